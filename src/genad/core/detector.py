@@ -1,0 +1,528 @@
+"""The contract of a detector: what users call, and the hooks a method fills in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from genad.core.calibration import (
+    Conformal,
+    FittedThreshold,
+    Threshold,
+    benjamini_hochberg,
+    conformal_p_values,
+)
+from genad.core.detections import Detections, Explanation
+from genad.core.ingest import make_adapter, validated
+from genad.core.loop import TINY, TrainingLoop
+from genad.core.registry import Card
+from genad.core.runtime import isolated_rng, resolve_device, thread_limit
+from genad.core.splits import Labels, read_labels, split_rows
+from genad.core.training import BASE_TRAINING, Phase, Training, TrainingReport
+from genad.data.adapters import Adapter, Loaded
+from genad.data.kinds import KINDS, Kind
+from genad.data.samples import Batch, Samples, Subset, iterate
+from genad.errors import CalibrationWarning, InputError
+from genad.nn import Backbone
+
+if TYPE_CHECKING:
+    from sklearn.utils import Tags
+
+Floats = NDArray[np.float64]
+Want = Literal["score", "map", "restored"]
+
+# Rows are run in blocks padded to a multiple of this, so that matrix products take the same path for every
+# row and a score does not depend on which other rows were in the call.
+_ALIGN = 16
+# Numbers in a block: large enough to keep the device busy, small enough to stay in the processor's cache.
+_BLOCK = 2**18
+# Held-out samples whose residuals give the bounds of explanations.
+_BOUND_SAMPLES = 2000
+
+
+@dataclass
+class Inference:
+    """What one pass over a batch gives.
+
+    Attributes
+    ----------
+    score : Tensor of shape (B,), or (B, T) for one score a step
+        Higher is more anomalous.
+    map : Tensor of the batch's shape, or None
+        Where the score comes from.
+    restored : Tensor of the batch's shape, or None
+        Nearest normal samples.
+    """
+
+    score: Tensor
+    map: Tensor | None = None
+    restored: Tensor | None = None
+
+
+@dataclass
+class Answer:
+    """Scores, maps and restored values of all units, as arrays on the standardised scale."""
+
+    scores: Floats
+    maps: NDArray[np.float32] | None = None
+    restored: NDArray[np.float32] | None = None
+
+
+@dataclass(eq=False, repr=False)
+class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """Base of every detector: learn what is normal, score what is not.
+
+    A method is a dataclass of its hyper-parameters that fills in a few hooks: :meth:`build` makes the network,
+    :meth:`loss` (or :meth:`phases`) says what training minimises, :meth:`score`, :meth:`error_map` and
+    :meth:`reconstruct` read the trained network. Everything else is here, once.
+
+    Parameters
+    ----------
+    backbone : Backbone or str, optional
+        Architecture of the networks; chosen by the shape of a sample when absent.
+    training : Training, optional
+        How to train; its empty fields take the method's own defaults.
+    threshold : Threshold, optional
+        How flags follow from scores; :class:`~genad.Conformal` with alpha=0.01 when absent.
+    holdout : float
+        Share of the training data kept away from the gradient to calibrate on, in (0, 0.9]; at most 20,000 units.
+    random_state : int, optional
+        Seed of everything random in this object; None draws a fresh one at each fit.
+    device : str, optional
+        Where to compute; CUDA, then MPS, then the CPU when absent.
+    verbose : bool
+        Show progress.
+
+    Attributes
+    ----------
+    net_ : torch.nn.Module
+        The trained network.
+    threshold_ : FittedThreshold
+        The calibrated threshold and what it promises.
+    calibration_scores_ : float64 array
+        Scores of the held-out normal units.
+    offset_ : float
+        ``decision_function = score_samples - offset_``, as in scikit-learn.
+    training_report_ : TrainingReport
+        Updates, seconds and losses of the fit.
+    n_features_in_ : int
+        Number of features seen in fit, for tables.
+    """
+
+    backbone: Backbone | str | None = field(default=None, kw_only=True)
+    training: Training | None = field(default=None, kw_only=True)
+    threshold: Threshold | None = field(default=None, kw_only=True)
+    holdout: float = field(default=0.2, kw_only=True)
+    random_state: int | None = field(default=0, kw_only=True)
+    device: str | None = field(default=None, kw_only=True)
+    verbose: bool = field(default=False, kw_only=True)
+
+    card: ClassVar[Card]
+    name: ClassVar[str]
+    #: The method's own training; fields left empty come from ``BASE_TRAINING``.
+    defaults: ClassVar[Training] = Training()
+    #: Whether scoring differentiates (energies, latent search).
+    grad_at_score: ClassVar[bool] = False
+    #: Whether an :class:`~genad.Ensemble` may stack the networks under ``torch.func.vmap``.
+    stackable: ClassVar[bool] = True
+    #: The kind that an array given to ``fit`` is read as; None goes by the array's rank.
+    reads_as: ClassVar[Kind | None] = None
+
+    # ------------------------------------------------------------------ hooks
+
+    def build(self, shape: tuple[int, ...]) -> nn.Module:
+        """Make the untrained network for samples of ``shape``."""
+        raise NotImplementedError
+
+    def loss(self, net: Any, batch: Batch) -> Tensor:
+        """Return the scalar that training minimises on a batch."""
+        raise NotImplementedError
+
+    def phases(self, net: nn.Module) -> Sequence[Phase]:  # noqa: ARG002 - methods may look at the network
+        """Return the phases of the optimisation; one, of :meth:`loss`, unless a method says otherwise."""
+        return [Phase("loss", self.loss)]
+
+    def after_step(self, net: Any, batch: Batch) -> None:
+        """Update rule-driven parts of the network after a gradient step."""
+
+    def finish(self, net: Any, samples: Samples) -> None:
+        """Compute what has a closed form once the gradient is done, from all training samples."""
+
+    def score(self, net: Any, batch: Batch) -> Tensor:
+        """Return the anomaly score of each sample, (B,), or of each step of a window, (B, T)."""
+        raise NotImplementedError
+
+    def error_map(self, net: Any, batch: Batch) -> Tensor:
+        """Return where the score comes from, in the batch's shape."""
+        raise NotImplementedError
+
+    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
+        """Return the nearest normal samples, in the batch's shape."""
+        raise NotImplementedError
+
+    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
+        """Compute what is wanted of a batch; families override it to share work between the parts."""
+        return Inference(
+            self.score(net, batch),
+            self.error_map(net, batch) if "map" in want else None,
+            self.reconstruct(net, batch) if "restored" in want else None,
+        )
+
+    # ------------------------------------------------------------------ fit
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn what is normal.
+
+        Parameters
+        ----------
+        X : array, dataframe, Table, Series or path
+            Mostly normal data. Arrays: (rows, features), (windows, steps, channels), (images, channels, rows, columns)
+            or (clips, frames, channels, rows, columns). NaN marks a missing value.
+        y : array of int, optional
+            1 anomaly, 0 normal, -1 unlabelled. Labelled anomalies are kept out of training, and label-driven
+            thresholds (:class:`~genad.BestF`) learn from them.
+
+        Returns
+        -------
+        Self
+
+        Raises
+        ------
+        InputError
+            When the data or a parameter cannot be used.
+        TrainingError
+            When the loss stops being finite.
+        """
+        self._check_parameters()
+        self.device_ = str(resolve_device(self.device))
+        self.seed_ = self._draw_seed()
+        samples = self._ingest(X, reset=True).samples
+        labels = read_labels(y, self._units(samples))
+        train, held = self._split(samples, labels)
+        with isolated_rng(self.seed_, self._device):
+            net = self.build(samples.shape).to(self._device)
+            self.training_report_ = self.optimise(net, train)
+            self.net_ = net.eval()
+        self._calibrate(held, samples, labels)
+        return self
+
+    def optimise(self, net: nn.Module, samples: Samples) -> TrainingReport:
+        """Train ``net`` in place on ``samples`` and finish it; detectors made of others override this."""
+        size = sum(p.numel() for p in net.parameters())
+        phases = self.phases(net)
+        report = TrainingReport(device=str(self._device), samples=len(samples))
+        with thread_limit(1 if size < TINY else None):
+            if phases:
+                loop = TrainingLoop(
+                    net,
+                    phases,
+                    self._training,
+                    seed=self.seed_,
+                    device=self._device,
+                    after_step=None if type(self).after_step is Detector.after_step else self.after_step,
+                    verbose=self.verbose,
+                    title=self.name,
+                )
+                report = loop.run(samples)
+            net.eval()
+            with self._scoring():
+                self.finish(net, samples)
+        return report
+
+    def calibrate(self, X: Any, y: Any = None) -> Self:
+        """Set the threshold and the p-values from other data, without touching the model.
+
+        Parameters
+        ----------
+        X : array, dataframe, Table, Series or path
+            Normal data the model was not trained on.
+        y : array of int, optional
+            As in :meth:`fit`: units labelled 1 are not calibrated on.
+
+        Returns
+        -------
+        Self
+        """
+        check_is_fitted(self, "net_")
+        samples = self._ingest(X, reset=False).samples
+        labels = read_labels(y, self._units(samples))
+        scores = self._run(samples).scores
+        self._set_calibration(scores[labels.normal], labels, scores)
+        return self
+
+    # ------------------------------------------------------------------ answers
+
+    def anomaly_score(self, X: Any) -> Floats:
+        """Return one float64 a unit; higher is more anomalous, in the method's raw units."""
+        check_is_fitted(self, "net_")
+        return self._run(self._ingest(X, reset=False).samples).scores
+
+    def score_samples(self, X: Any) -> Floats:
+        """Return the negated anomaly score: lower is more abnormal, as in scikit-learn."""
+        return -self.anomaly_score(X)
+
+    def decision_function(self, X: Any) -> Floats:
+        """Return ``score_samples(X) - offset_``: negative for anomalies, as in scikit-learn."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return -1 for anomalies and +1 for normal units, as in scikit-learn."""
+        return np.where(self.threshold_.flag(self.anomaly_score(X)), -1, 1)
+
+    def p_value(self, X: Any) -> Floats:
+        """Return split-conformal p-values in (0, 1]: small means few held-out normals score as high."""
+        return conformal_p_values(self.calibration_scores_, self.anomaly_score(X))
+
+    def anomaly_map(self, X: Any) -> NDArray[Any]:
+        """Return where the anomaly is, in the shape of the data: one value a cell, higher is more anomalous."""
+        check_is_fitted(self, "net_")
+        answer = self._run(self._ingest(X, reset=False).samples, "map")
+        assert answer.maps is not None  # noqa: S101 - asked for above
+        return self.adapter_.collapse(answer.maps)
+
+    def restore(self, X: Any) -> Any:
+        """Return the nearest normal sample of each unit, in the kind, shape and units of ``X``."""
+        check_is_fitted(self, "net_")
+        loaded = self._ingest(X, reset=False)
+        answer = self._run(loaded.samples, "restored")
+        assert answer.restored is not None  # noqa: S101 - asked for above
+        return self.adapter_.native(answer.restored, loaded)
+
+    def detect(self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True) -> Detections:
+        """Score, flag, localise and restore in one pass.
+
+        Parameters
+        ----------
+        X : array, dataframe, Table, Series or path
+            Data of the kind the detector was fitted on.
+        fdr : float, optional
+            Flag by the Benjamini-Hochberg procedure at this false discovery rate, in (0, 1), instead of by the threshold.
+        maps, restore : bool
+            Leave out what is not needed.
+
+        Returns
+        -------
+        Detections
+        """
+        check_is_fitted(self, "net_")
+        loaded = self._ingest(X, reset=False)
+        wanted: list[Want] = [*(("map",) if maps else ()), *(("restored",) if restore else ())]
+        answer = self._run(loaded.samples, *wanted)
+        p_values = conformal_p_values(self.calibration_scores_, answer.scores)
+        flags = self.threshold_.flag(answer.scores) if fdr is None else benjamini_hochberg(p_values, fdr)
+        adapter = self.adapter_
+        return Detections(
+            scores=answer.scores,
+            p_values=p_values,
+            is_anomaly=flags,
+            threshold=self.threshold_,
+            kind=adapter.kind,
+            maps=None if answer.maps is None else adapter.collapse(answer.maps),
+            restored=None if answer.restored is None else adapter.native(answer.restored, loaded),
+            expected=None if answer.restored is None else adapter.columns(answer.restored),
+            observed=adapter.observed(loaded),
+            bounds=adapter.half_widths(self.bounds_),
+            fdr=fdr,
+            names=adapter.names,
+            time=getattr(loaded.source, "time", None),
+            entity=getattr(loaded.source, "entity", None),
+            meta=self.describe(),
+        )
+
+    def explain(self, X: Any, i: int) -> Explanation:
+        """Explain unit ``i`` of ``X``: its parts ranked by their share of the score.
+
+        Raises
+        ------
+        InputError
+            When ``i`` is not a position in ``X``.
+        """
+        return self.detect(X).explain(i)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fitted detector to one file: safetensors and JSON, checksummed, never pickle."""
+        from genad.core.persistence import save
+
+        return save(self, Path(path))
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain facts of the fitted detector, for reports and listings."""
+        report: TrainingReport = self.training_report_
+        return {
+            "detector": self.name,
+            "title": self.card.title,
+            "parameters": {k: v for k, v in self.get_params(deep=False).items() if v is not None},
+            "kind": self.adapter_.kind.value,
+            "unit": KINDS[self.adapter_.kind].unit,
+            "device": report.device,
+            "updates": report.updates,
+            "seconds": report.seconds,
+            "stopped": report.stopped,
+            "network_parameters": report.parameters,
+            "training_samples": report.samples,
+            "calibration_units": len(self.calibration_scores_),
+        }
+
+    # ------------------------------------------------------------------ inside
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.non_deterministic = self.random_state is None
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "threshold_")
+
+    @property
+    def _training(self) -> Training:
+        return (self.training or Training()).over(self.defaults.over(BASE_TRAINING))
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self.device_)
+
+    def _draw_seed(self) -> int:
+        if self.random_state is None:
+            return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+        return int(self.random_state)
+
+    def _check_parameters(self) -> None:
+        if not 0 < self.holdout <= 0.9:
+            raise InputError(f"holdout: {self.holdout!r} was given; it must be above 0 and at most 0.9.")
+        for name, kind in (("training", Training), ("threshold", Threshold)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise InputError(f"{name}: a {type(value).__name__} was given; use a genad.{kind.__name__} or None.")
+        seed = self.random_state
+        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+            raise InputError(f"random_state: {seed!r} was given; use a non-negative integer or None.")
+
+    def _ingest(self, X: Any, *, reset: bool) -> Loaded:
+        X = validated(self, X, reset=reset)
+        if reset:
+            self.adapter_: Adapter = make_adapter(self, X)
+            loaded = self.adapter_.fit(X)
+        else:
+            loaded = self.adapter_.transform(X)
+        loaded.samples = loaded.samples.to(self._device)
+        return loaded
+
+    def _units(self, samples: Samples) -> int:
+        return len(samples)
+
+    def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
+        train, held = split_rows(labels.normal, self.holdout, self.seed_)
+        if len(held) == 0:
+            held = train
+            self._warn_shared(len(train))
+        place = self._device
+        return (
+            Subset(samples, torch.from_numpy(train).to(place)),
+            Subset(samples, torch.from_numpy(held).to(place)),
+        )
+
+    def _warn_shared(self, n: int) -> None:
+        import warnings
+
+        warnings.warn(
+            f"calibration: only {n} normal samples, too few to keep some apart; the threshold is set on the samples "
+            "trained on, so its promise does not hold. Give more data, or call calibrate() with fresh normals.",
+            CalibrationWarning,
+            stacklevel=4,
+        )
+
+    def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
+        wants: tuple[Want, ...] = ("restored",)
+        few = held if len(held) <= _BOUND_SAMPLES else Subset(
+            held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long()
+        )
+        self.bounds_ = self._residual_bounds(few, self._run(few, *wants))
+        every = self._run(samples).scores if labels.any_anomaly else None
+        self._set_calibration(self._run(held).scores, labels, every)
+
+    def _residual_bounds(self, held: Samples, answer: Answer) -> Floats:
+        """Return the 99 % quantile of |observed - restored| along the channel axis of held-out samples."""
+        batch = held.batch(torch.arange(len(held), device=self._device))
+        residual = np.abs(batch.x.cpu().numpy() - answer.restored)
+        if batch.mask is not None:
+            residual[~batch.mask.cpu().numpy()] = np.nan
+        axis = 1 + KINDS[self.adapter_.kind].channel_axis
+        flat = np.moveaxis(residual, axis, 0).reshape(residual.shape[axis], -1)
+        known = ~np.isnan(flat).all(axis=1)
+        bounds = np.full(len(flat), np.nan)
+        bounds[known] = np.nanquantile(flat[known], 0.99, axis=1, method="higher")
+        return bounds
+
+    def _set_calibration(self, held: Floats, labels: Labels, every: Floats | None) -> None:
+        rule = self.threshold or Conformal()
+        scores, known = held, None
+        if every is not None and labels.any_anomaly:
+            anomalous = every[labels.anomalous]
+            scores = np.concatenate([held, anomalous])
+            known = np.concatenate([np.zeros(len(held), int), np.ones(len(anomalous), int)])
+        unit = KINDS[self.adapter_.kind].unit
+        self.calibration_scores_ = np.sort(held)
+        needs = getattr(rule, "needs_labels", False)
+        fitted = rule.fit(scores, known, unit=unit) if needs else rule.fit(held, unit=unit)
+        self.threshold_: FittedThreshold = fitted
+        self.offset_ = -self.threshold_.value
+
+    def _block(self, shape: tuple[int, ...]) -> int:
+        rows = _BLOCK // max(1, int(np.prod(shape)))
+        return int(np.clip(rows // _ALIGN * _ALIGN, _ALIGN, 2048)) * (1 if self._device.type == "cpu" else 16)
+
+    def _scoring(self) -> Any:
+        return torch.enable_grad() if self.grad_at_score else torch.inference_mode()
+
+    def _blocks(self, samples: Samples, want: frozenset[Want]) -> Any:
+        """Yield (slice, Inference) over all samples, each block padded to an aligned size by repeating its last row."""
+        for where, batch in iterate(samples, self._block(samples.shape), self._device):
+            n = len(batch)
+            short = -n % _ALIGN
+            if short:
+                last = torch.cat([torch.arange(n), torch.full((short,), n - 1)]).to(self._device)
+                mask = None if batch.mask is None else batch.mask.index_select(0, last)
+                batch = Batch(batch.x.index_select(0, last), mask)
+            with self._scoring():
+                yield where, self.infer(self.net_, batch, want)
+
+    def _run(self, samples: Samples, *want: Want) -> Answer:
+        """Compute what is wanted of every unit, block by block."""
+        n, shape = len(samples), samples.shape
+        answer = Answer(np.empty(n))
+        if "map" in want:
+            answer.maps = np.empty((n, *shape), np.float32)
+        if "restored" in want:
+            answer.restored = np.empty((n, *shape), np.float32)
+        for where, out in self._blocks(samples, frozenset(want)):
+            size = where.stop - where.start
+            answer.scores[where] = _array(out.score[:size])
+            if answer.maps is not None:
+                answer.maps[where] = _array(out.map[:size])
+            if answer.restored is not None:
+                answer.restored[where] = _array(out.restored[:size])
+        return answer
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    return values.detach().cpu().numpy()
+
+
+def is_fitted(detector: Detector) -> bool:
+    """Say whether a detector has been fitted."""
+    try:
+        check_is_fitted(detector)
+    except NotFittedError:
+        return False
+    return True

@@ -1,0 +1,131 @@
+"""The door: check what the user passes to a detector and choose the adapter that reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from genad.data.adapters import Adapter, DenseAdapter, SeriesAdapter, TableAdapter
+from genad.data.io import read_table
+from genad.data.kinds import KINDS, Kind, kind_of_shape
+from genad.data.series import Series, as_series
+from genad.data.table import Table, as_table
+from genad.errors import InputError
+
+if TYPE_CHECKING:
+    from genad.core.detector import Detector
+
+
+def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
+    """Check ``X`` for ``detector`` and return it as a Series, a Table, or an array of numbers.
+
+    Parameters
+    ----------
+    detector : Detector
+        Gains ``n_features_in_`` (and ``feature_names_in_`` from dataframes) when ``reset``.
+    X : array, dataframe, Table, Series or path
+        What the user passed.
+    reset : bool
+        Whether the call comes from ``fit``.
+
+    Raises
+    ------
+    InputError
+        When the kind of data does not fit the detector. Shape and number-of-feature errors are scikit-learn's own.
+    """
+    wants_series = detector.reads_as is Kind.SERIES
+    if isinstance(X, str | Path):
+        X = read_table(X)
+    if wants_series:
+        series = as_series(X)
+        _check_channels(detector, series, reset=reset)
+        return series
+    if isinstance(X, Series):
+        name = type(detector).__name__
+        raise InputError(f"X: a series was given to {name}, which takes single samples; use Windowed({name}()).")
+    if isinstance(X, Table):
+        _count_features(detector, len(X.names), reset=reset)
+        return X
+    if hasattr(X, "columns"):
+        validate_data(detector, X, skip_check_array=True, reset=reset)
+        return as_table(X) if len(X) else _empty(X)
+    if not hasattr(X, "toarray"):
+        array = X if isinstance(X, np.ndarray) else _try_array(X)
+        if array is not None and array.ndim in {3, 4, 5}:
+            return _dense(detector, array, reset=reset)
+        if array is not None and array.ndim == 2 and _holds_text(array):
+            _count_features(detector, array.shape[1], reset=reset)
+            return as_table(array)
+    return validate_data(
+        detector, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset
+    )
+
+
+def make_adapter(detector: Detector, X: Any) -> Adapter:
+    """Return an unfitted adapter for checked data.
+
+    Raises
+    ------
+    InputError
+        When the detector does not take this kind of data.
+    """
+    adapter: Adapter
+    if isinstance(X, Series):
+        adapter = SeriesAdapter(window=getattr(detector, "window", None))
+    elif isinstance(X, Table) or X.ndim == 2:
+        adapter = TableAdapter()
+    else:
+        adapter = DenseAdapter(kind=kind_of_shape(X.shape[1:]))
+    kinds = detector.card.kinds
+    if adapter.kind not in kinds:
+        accepted = ", ".join(kind.value for kind in kinds)
+        raise InputError(f"X: a {adapter.kind.value} was given; {type(detector).__name__} takes: {accepted}.")
+    return adapter
+
+
+def _try_array(X: Any) -> Any:
+    try:
+        return np.asarray(X)
+    except (ValueError, TypeError):
+        return None
+
+
+def _holds_text(array: np.ndarray[Any, Any]) -> bool:
+    if array.dtype.kind in "US":
+        return True
+    return array.dtype == object and any(isinstance(cell, str) for cell in array[: min(len(array), 1000)].flat)
+
+
+def _empty(X: Any) -> Any:
+    raise InputError(f"X: the table has {len(X)} rows; at least 1 is needed.")
+
+
+def _dense(detector: Detector, array: np.ndarray[Any, Any], *, reset: bool) -> np.ndarray[Any, Any]:
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"X: an array of {array.dtype} was given; use numbers.")
+    kind = kind_of_shape(array.shape[1:])
+    if 0 in array.shape:
+        raise InputError(f"X: an array of shape {array.shape} was given; at least 1 {KINDS[kind].unit} is needed.")
+    numbers = array if array.dtype.kind == "f" else array.astype(np.float32)
+    if np.isinf(numbers).any():
+        raise InputError("X: the array holds infinite values; mark missing values as NaN and remove the rest.")
+    if reset:
+        detector.n_features_in_ = int(np.prod(array.shape[1:]))
+    return numbers
+
+
+def _count_features(detector: Detector, n: int, *, reset: bool) -> None:
+    if reset:
+        detector.n_features_in_ = n
+
+
+def _check_channels(detector: Detector, series: Series, *, reset: bool) -> None:
+    n = series.values.shape[1]
+    if not reset and n != detector.n_features_in_:
+        raise InputError(
+            f"X: a series of {n} channels was given; {type(detector).__name__} was fitted on {detector.n_features_in_}."
+        )
+    _count_features(detector, n, reset=reset)

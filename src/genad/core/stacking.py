@@ -1,0 +1,207 @@
+"""Many networks of one architecture trained and run as one: stacked parameters under ``torch.func.vmap``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from genad.data.samples import Batch
+
+MemberFunction = Callable[[Any, Batch], Tensor]
+
+
+class Members(nn.Module):
+    """The common face of several networks of one architecture.
+
+    Parameters
+    ----------
+    nets : sequence of nn.Module
+        The networks; all of one class, with the same shapes.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.size = len(nets)
+
+    def call(self, function: MemberFunction, batch: Batch, *, own: bool = False) -> Tensor:
+        """Return ``function(net, batch)`` of every member, stacked along a new first axis.
+
+        With ``own`` the batch carries a leading member axis, and each member sees its own part.
+        """
+        raise NotImplementedError
+
+    def nets(self) -> list[nn.Module]:
+        """Return the members as ordinary networks that own copies of the parameters."""
+        raise NotImplementedError
+
+    def assign(self, nets: Sequence[nn.Module]) -> None:
+        """Take over the parameters and buffers of ``nets``."""
+        raise NotImplementedError
+
+
+class _Bound(nn.Module):
+    """Makes any function of a network the ``forward`` that ``functional_call`` needs."""
+
+    def __init__(self, net: nn.Module, function: MemberFunction) -> None:
+        super().__init__()
+        self.net = net
+        self.function = function
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.function(self.net, Batch(x, mask))
+
+
+class Stacked(Members):
+    """Members whose parameters live in one tensor each, so that one graph serves all of them."""
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        super().__init__(nets)
+        # The skeleton only lends its structure, so it must not be registered as a part of this module.
+        object.__setattr__(self, "skeleton", copy.deepcopy(nets[0]))
+        self.assign(nets)
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return name.replace(".", "/")
+
+    def assign(self, nets: Sequence[nn.Module]) -> None:
+        """Take over the parameters and buffers of ``nets``."""
+        self.size = len(nets)
+        params, buffers = stack_module_state(list(nets))
+        self.stacked = nn.ParameterDict(
+            {self._key(name): nn.Parameter(value.detach()) for name, value in params.items()}
+        )
+        self.fixed = nn.Module()
+        for name, value in buffers.items():
+            self.fixed.register_buffer(self._key(name), value)
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        params = {"net." + key.replace("/", "."): value for key, value in self.stacked.items()}
+        buffers = {"net." + key.replace("/", "."): value for key, value in self.fixed.named_buffers()}
+        return params, buffers
+
+    def call(self, function: MemberFunction, batch: Batch, *, own: bool = False) -> Tensor:
+        """Return ``function(net, batch)`` of every member, stacked along a new first axis."""
+        bound = _Bound(self.skeleton, function).train(self.training)
+        params, buffers = self._state()
+        axis = 0 if own else None
+        mask_axis = None if batch.mask is None else axis
+
+        def one(params: Any, buffers: Any, x: Tensor, mask: Tensor | None) -> Tensor:
+            return functional_call(bound, (params, buffers), (x, mask))
+
+        in_dims = (0, 0, axis, mask_axis)
+        return vmap(one, in_dims=in_dims, randomness="different")(params, buffers, batch.x, batch.mask)
+
+    def nets(self) -> list[nn.Module]:
+        """Return the members as ordinary networks."""
+        found = []
+        params, buffers = self._state()
+        for k in range(self.size):
+            net = copy.deepcopy(self.skeleton)
+            own = {name.removeprefix("net."): value[k].detach().clone() for name, value in (params | buffers).items()}
+            set_state(net, own)
+            found.append(net.train(self.training))
+        return found
+
+
+class Looped(Members):
+    """Members run one after the other, for networks that cannot be stacked, such as fused recurrent layers."""
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        super().__init__(nets)
+        self.assign(nets)
+
+    def assign(self, nets: Sequence[nn.Module]) -> None:
+        """Take over the networks themselves."""
+        self.size = len(nets)
+        self.members = nn.ModuleList(nets)
+
+    def call(self, function: MemberFunction, batch: Batch, *, own: bool = False) -> Tensor:
+        """Return ``function(net, batch)`` of every member, stacked along a new first axis."""
+        parts = []
+        for k, net in enumerate(self.members):
+            mine = batch
+            if own:
+                mine = Batch(batch.x[k], None if batch.mask is None else batch.mask[k])
+            parts.append(function(net, mine))
+        return torch.stack(parts)
+
+    def nets(self) -> list[nn.Module]:
+        """Return the members."""
+        return list(self.members)
+
+
+def set_state(net: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put tensors into a network by name; buffers may change their shape, parameters may not.
+
+    Buffers hold what is known only after fitting (a memory bank, a mixture), so a freshly built network
+    has them in another size.
+
+    Raises
+    ------
+    KeyError
+        When names are missing or left over.
+    ValueError
+        When a parameter has another shape.
+    """
+    expected = {name for name, _ in net.named_parameters()} | set(dict(net.named_buffers()))
+    if expected != set(state):
+        missing, extra = sorted(expected - set(state)), sorted(set(state) - expected)
+        raise KeyError(f"missing tensors {missing[:3]}, unknown tensors {extra[:3]}")
+    buffers = dict(net.named_buffers())
+    for name, value in state.items():
+        owner_name, _, leaf = name.rpartition(".")
+        owner = net.get_submodule(owner_name)
+        if name in buffers:
+            owner._buffers[leaf] = value.to(buffers[name].device)  # noqa: SLF001 - the shape may change
+            continue
+        parameter = owner._parameters[leaf]  # noqa: SLF001 - read beside the buffers
+        if parameter is None or parameter.shape != value.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}")
+        with torch.no_grad():
+            parameter.copy_(value)
+
+
+def call(net: nn.Module, function: MemberFunction, batch: Batch) -> Tensor:
+    """Return ``function(net, batch)``, summed over the members when the network is several."""
+    if isinstance(net, Members):
+        return net.call(function, batch, own=True).sum(0)
+    return function(net, batch)
+
+
+def parameters_of(net: nn.Module, modules: Sequence[str] | None) -> list[nn.Parameter]:
+    """Return the trainable parameters of ``net``, or of the named parts of it.
+
+    Parameters
+    ----------
+    net : nn.Module
+        A network, or :class:`Members`.
+    modules : sequence of str or None
+        Names of attributes of the (member) network; None for all.
+
+    Raises
+    ------
+    ValueError
+        When a named part holds no parameters.
+    """
+    if isinstance(net, Stacked):
+        named = [(key.replace("/", "."), value) for key, value in net.stacked.items()]
+    elif isinstance(net, Looped):
+        named = [pair for member in net.members for pair in member.named_parameters()]
+    else:
+        named = list(net.named_parameters())
+    if modules is None:
+        return [value for _, value in named if value.requires_grad]
+    chosen = []
+    for part in modules:
+        mine = [v for n, v in named if (n == part or n.startswith(part + ".")) and v.requires_grad]
+        if not mine:
+            raise ValueError(f"the network has no trainable part called {part!r}")
+        chosen += mine
+    return chosen

@@ -1,0 +1,185 @@
+"""Samples: anything that knows its length and sample shape and hands out a batch for a vector of indices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch of samples on the device.
+
+    Attributes
+    ----------
+    x : Tensor of shape (B, *sample shape)
+        Standardised values, float32; 0 where a value is missing.
+    mask : Tensor of bool, same shape as ``x``, or None
+        True where a value was observed; None when every value was.
+    """
+
+    x: Tensor
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def sample_mean(self, values: Tensor) -> Tensor:
+        """Average ``values`` (B, *shape) over the observed entries of each sample, to (B,)."""
+        if self.mask is None:
+            return values.flatten(1).mean(1)
+        mask = self.mask.to(values.dtype)
+        return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1.0)
+
+    def sample_sum(self, values: Tensor) -> Tensor:
+        """Add ``values`` over each sample, missing entries counted at the mean of the observed, to (B,)."""
+        return self.sample_mean(values) * values[0].numel()
+
+    def keep_observed(self, values: Tensor) -> Tensor:
+        """Set ``values`` to 0 where the input was missing."""
+        return values if self.mask is None else values * self.mask.to(values.dtype)
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """What the training loop sees of the data: its length, the shape of one sample, and batches."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the samples at ``indices`` (int64, any order, repeats allowed)."""
+
+    def to(self, device: torch.device) -> Samples:
+        """Return the same samples held on ``device`` where that is possible."""
+
+
+@dataclass(slots=True)
+class ArraySamples:
+    """Samples held in one tensor.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n, *sample shape)
+        Standardised float32 values.
+    mask : Tensor of bool or None
+        True where observed.
+    """
+
+    x: Tensor
+    mask: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.x.shape[1:])
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the samples at ``indices``."""
+        mask = None if self.mask is None else self.mask.index_select(0, indices)
+        return Batch(self.x.index_select(0, indices), mask)
+
+    def to(self, device: torch.device) -> ArraySamples:
+        """Return the samples on ``device``."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return ArraySamples(self.x.to(device), mask)
+
+
+@dataclass(slots=True)
+class WindowSamples:
+    """Windows of a series, as views: only the batch asked for is ever copied.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n, C)
+        The standardised series.
+    starts : Tensor of int64
+        First step of each window.
+    length : int
+        Steps in a window.
+    mask : Tensor of bool, shape (n, C), or None
+        True where observed.
+    """
+
+    x: Tensor
+    starts: Tensor
+    length: int
+    mask: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one window, (T, C)."""
+        return (self.length, self.x.shape[1])
+
+    def __len__(self) -> int:
+        return self.starts.shape[0]
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Copy out the windows at ``indices``."""
+        first = self.starts.index_select(0, indices)
+
+        def gather(values: Tensor) -> Tensor:
+            return values.unfold(0, self.length, 1)[first].transpose(1, 2).contiguous()
+
+        return Batch(gather(self.x), None if self.mask is None else gather(self.mask))
+
+    def to(self, device: torch.device) -> WindowSamples:
+        """Return the windows on ``device``."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return WindowSamples(self.x.to(device), self.starts.to(device), self.length, mask)
+
+
+@dataclass(slots=True)
+class Subset:
+    """Some of the samples of another collection, by index and without a copy."""
+
+    samples: Samples
+    indices: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.samples.shape
+
+    def __len__(self) -> int:
+        return self.indices.shape[0]
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the samples at ``indices`` of the subset."""
+        return self.samples.batch(self.indices.index_select(0, indices))
+
+    def to(self, device: torch.device) -> Subset:
+        """Return the subset on ``device``."""
+        return Subset(self.samples.to(device), self.indices.to(device))
+
+
+def iterate(samples: Samples, size: int, device: torch.device) -> Iterator[tuple[slice, Batch]]:
+    """Walk over all samples in order, in batches of ``size``.
+
+    Yields
+    ------
+    tuple of (slice, Batch)
+        Where the batch belongs, and the batch.
+    """
+    n = len(samples)
+    for first in range(0, n, size):
+        stop = min(first + size, n)
+        yield slice(first, stop), samples.batch(torch.arange(first, stop, device=device))
+
+
+def everything(samples: Samples, device: torch.device, limit: int | None = None) -> Batch:
+    """Return all samples as one batch, or an evenly spaced ``limit`` of them."""
+    n = len(samples)
+    if limit is None or n <= limit:
+        return samples.batch(torch.arange(n, device=device))
+    return samples.batch(torch.linspace(0, n - 1, limit, device=device).long())
