@@ -1,3 +1,35 @@
-"""genad: generative anomaly detection with one contract for every kind of data."""
+"""genad: generative anomaly detection with one contract for every kind of data.
+
+Learn what is normal with a generative model, then detect, localise, explain and restore, with thresholds that mean
+something. Everything is imported on first use, so that ``import genad`` is quick.
+"""
+
+import lazy_loader
 
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "core.calibration": [
+            "Adaptive",
+            "BestF",
+            "Conformal",
+            "FixedValue",
+            "PeaksOverThreshold",
+            "Quantile",
+        ],
+        "core.detections": ["Detections", "Explanation"],
+        "core.detector": ["Detector"],
+        "core.ensemble": ["Ensemble"],
+        "core.persistence": ["load"],
+        "core.registry": ["Card", "Family", "create", "list_detectors", "register"],
+        "core.training": ["Phase", "Training"],
+        "core.windows": ["SeriesDetector", "Windowed"],
+        "data.kinds": ["Kind"],
+        "data.series": ["Series"],
+        "data.table": ["Table"],
+        "nn": ["Backbone"],
+        "reconstruction.autoencoder.autoencoder": ["Autoencoder"],
+    },
+)

@@ -209,6 +209,8 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         samples = self._ingest(X, reset=True).samples
         labels = read_labels(y, self._units(samples))
         train, held = self._split(samples, labels)
+        self.sample_shape_ = samples.shape
+        self._prepare()
         with isolated_rng(self.seed_, self._device):
             net = self.build(samples.shape).to(self._device)
             self.training_report_ = self.optimise(net, train)
@@ -256,7 +258,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "net_")
         samples = self._ingest(X, reset=False).samples
         labels = read_labels(y, self._units(samples))
-        scores = self._run(samples).scores
+        scores = self._answer(samples).scores
         self._set_calibration(scores[labels.normal], labels, scores)
         return self
 
@@ -265,7 +267,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def anomaly_score(self, X: Any) -> Floats:
         """Return one float64 a unit; higher is more anomalous, in the method's raw units."""
         check_is_fitted(self, "net_")
-        return self._run(self._ingest(X, reset=False).samples).scores
+        return self._answer(self._ingest(X, reset=False).samples).scores
 
     def score_samples(self, X: Any) -> Floats:
         """Return the negated anomaly score: lower is more abnormal, as in scikit-learn."""
@@ -286,7 +288,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def anomaly_map(self, X: Any) -> NDArray[Any]:
         """Return where the anomaly is, in the shape of the data: one value a cell, higher is more anomalous."""
         check_is_fitted(self, "net_")
-        answer = self._run(self._ingest(X, reset=False).samples, "map")
+        answer = self._answer(self._ingest(X, reset=False).samples, "map")
         assert answer.maps is not None  # noqa: S101 - asked for above
         return self.adapter_.collapse(answer.maps)
 
@@ -294,7 +296,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the nearest normal sample of each unit, in the kind, shape and units of ``X``."""
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
-        answer = self._run(loaded.samples, "restored")
+        answer = self._answer(loaded.samples, "restored")
         assert answer.restored is not None  # noqa: S101 - asked for above
         return self.adapter_.native(answer.restored, loaded)
 
@@ -317,7 +319,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
         wanted: list[Want] = [*(("map",) if maps else ()), *(("restored",) if restore else ())]
-        answer = self._run(loaded.samples, *wanted)
+        answer = self._answer(loaded.samples, *wanted)
         p_values = conformal_p_values(self.calibration_scores_, answer.scores)
         flags = self.threshold_.flag(answer.scores) if fdr is None else benjamini_hochberg(p_values, fdr)
         adapter = self.adapter_
@@ -392,6 +394,24 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _device(self) -> torch.device:
         return torch.device(self.device_)
 
+    def _prepare(self) -> None:
+        """Make ready, once seed and device are known; wrappers take up what they wrap here."""
+
+    def fitted_state(self) -> dict[str, Any]:
+        """Return what a fitted detector knows, as tensors, arrays and plain values, for :mod:`genad.core.persistence`.
+
+        A method keeps everything it learns in the parameters and buffers of its network, so this rarely changes.
+        """
+        from genad.core.persistence import network_state
+
+        return network_state(self)
+
+    def set_fitted_state(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`fitted_state` returned."""
+        from genad.core.persistence import restore_network_state
+
+        restore_network_state(self, state)
+
     def _draw_seed(self) -> int:
         if self.random_state is None:
             return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
@@ -448,7 +468,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long()
         )
         self.bounds_ = self._residual_bounds(few, self._run(few, *wants))
-        every = self._run(samples).scores if labels.any_anomaly else None
+        every = self._answer(samples).scores if labels.any_anomaly else None
         self._set_calibration(self._run(held).scores, labels, every)
 
     def _residual_bounds(self, held: Samples, answer: Answer) -> Floats:
@@ -496,6 +516,10 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 batch = Batch(batch.x.index_select(0, last), mask)
             with self._scoring():
                 yield where, self.infer(self.net_, batch, want)
+
+    def _answer(self, samples: Samples, *want: Want) -> Answer:
+        """Return :meth:`_run` with a finite score for every unit."""
+        return self._run(samples, *want)
 
     def _run(self, samples: Samples, *want: Want) -> Answer:
         """Compute what is wanted of every unit, block by block."""

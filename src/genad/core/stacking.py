@@ -103,7 +103,7 @@ class Stacked(Members):
         found = []
         params, buffers = self._state()
         for k in range(self.size):
-            net = copy.deepcopy(self.skeleton)
+            net = copy.deepcopy(self.skeleton).to(next(iter(self.stacked.values())).device)
             own = {name.removeprefix("net."): value[k].detach().clone() for name, value in (params | buffers).items()}
             set_state(net, own)
             found.append(net.train(self.training))

@@ -1,4 +1,4 @@
-"""Read text with delimiters: find the delimiter, the header and the decimal sign, name what is wrong."""
+"""Read delimited text: find delimiter, header and decimal sign, and name what is wrong."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from genad.data.columns import MISSING_WORDS, from_arrow
 from genad.data.container import Table, listing
-from genad.data.source import Source
 from genad.errors import DataWarning, InputError
+
+if TYPE_CHECKING:
+    from genad.data.source import Source
 
 __all__ = ["read_delimited"]
 

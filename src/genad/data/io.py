@@ -44,7 +44,7 @@ def read_table(
     delimiter: str | None = None,
     encoding: str = "utf-8",
 ) -> Table:
-    """Read a table.
+    r"""Read a table.
 
     CSV files may use a comma, semicolon, tab or bar; the delimiter and a decimal comma are found by
     themselves. A first line of numbers only is taken as data. Files ending in .gz are unpacked.
@@ -80,7 +80,7 @@ def read_table(
     Examples
     --------
     >>> import io
-    >>> table = read_table(io.StringIO("flow;state\\n1,5;on\\n2,5;off\\n"))
+    >>> table = read_table(io.StringIO("flow;state\n1,5;on\n2,5;off\n"))
     >>> table
     Table(2 rows; flow: numeric, state: categorical)
     >>> table.column("flow")
@@ -117,10 +117,10 @@ def _format(source: Source) -> str:
     if head[:4] in _MAGIC:
         return _MAGIC[head[:4]]
     if source.path is not None and suffix:
-        endings = [e for group in FORMATS.values() for e in group]
+        known = [ending for group in FORMATS.values() for ending in group]
         msg = (
-            f"{source.label}: the ending {suffix!r} is not known; accepted are {listing(endings, 20)}. "
-            f"Pass format= with one of {listing(list(FORMATS))}"
+            f"{source.label}: the ending {suffix!r} is not known; accepted are "
+            f"{listing(known, 20)}. Pass format= with one of {listing(list(FORMATS))}"
         )
         raise InputError(msg)
     return "jsonl" if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") else "csv"
@@ -194,7 +194,7 @@ def _read_json_lines(source: Source) -> Table:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                msg = f"{source.label}: line {number} is not JSON ({error}): write one object per line"
+                msg = f"{source.label}: line {number} is not JSON ({error}): one object a line"
                 raise InputError(msg) from error
             if not isinstance(row, dict):
                 msg = (

@@ -174,21 +174,19 @@ class EncodedLayout:
         -------
         float
             The standard deviation of a number, that of a date in seconds; the root of the total
-            variance of a category's one-hot columns. 1 for a constant column.
+            variance of a category's one-hot columns. 1 for a constant column, NaN for one that is
+            left out.
 
         Raises
         ------
         InputError
-            There is no such column, or it is left out.
+            There is no such column.
         """
         code = next((c for c in self.codes if c.name == name), None)
         if code is None:
             msg = f"no column named {name!r}; the columns are {listing(self.feature_names)}"
             raise InputError(msg)
-        if isinstance(code, DroppedCode):
-            msg = f"column {name!r} is left out ({code.reason}) and has no scale"
-            raise InputError(msg)
-        return code.scale
+        return float("nan") if isinstance(code, DroppedCode) else code.scale
 
     def to_dict(self) -> dict[str, Any]:
         """Write the state as JSON values.

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from genad.errors import InputError
 
+SHIFT = math.log(math.e - 1)  # softplus(SHIFT) = 1
+
 
 class PlanarFlow(nn.Module):
     """Apply planar maps ``f(z) = z + u tanh(w.z + b)`` in turn and track the volume change.
 
     A planar map is invertible if ``w.u > -1``. The component of ``u`` along ``w`` is therefore
-    replaced so that ``w.u = softplus(w.u_raw) - 1``. With that, the determinant of the Jacobian
-    ``1 + (1 - tanh^2) w.u`` equals ``tanh^2 + (1 - tanh^2) softplus(w.u_raw)``, a form that stays
-    positive in floating point as well.
+    replaced so that ``w.u = softplus(w.u_raw + c) - 1``. With ``s`` for that softplus, the
+    determinant of the Jacobian ``1 + (1 - tanh^2) w.u`` equals ``tanh^2 + (1 - tanh^2) s``, a form
+    that stays positive in floating point as well. The constant ``c = log(e - 1)``, which the
+    original form lacks, leaves ``u`` as it is where ``w.u_raw = 0``; without it ``u`` grows beyond
+    bounds as ``w`` vanishes.
 
     Parameters
     ----------
@@ -57,8 +63,8 @@ class PlanarFlow(nn.Module):
         A base density ``q0`` becomes ``log q(f(z)) = log q0(z) - log_det``.
         """
         along = (self.u * self.w).sum(-1)
-        scale = F.softplus(along)
-        # a vanishing w makes the map a plain shift; the floor only avoids 0 / 0 there
+        scale = F.softplus(along + SHIFT)
+        # at w = 0 the map is a plain shift; the floor only avoids 0 / 0 there
         norm = self.w.square().sum(-1).clamp_min(torch.finfo(self.w.dtype).tiny)
         u = self.u + ((scale - 1.0 - along) / norm).unsqueeze(-1) * self.w
         log_det = z.new_zeros(z.shape[:-1])

@@ -89,22 +89,23 @@ def nearest_neighbors(
             "Lower k or give more rows."
         )
         raise InputError(msg)
+    dtype = torch.promote_types(queries.dtype, torch.float32)
     per_query = (k + MARGIN) * max(1, bank.shape[1])
     rows = max(1, min(1024, chunk // per_query))
     if len(queries) == 0:
-        empty = queries.new_zeros(0, k)
+        empty = queries.new_zeros(0, k, dtype=dtype)
         return empty, torch.zeros(0, k, dtype=torch.long, device=queries.device)
     wide = bank.detach().double()
     centre = wide.mean(0)
     select = _screen if p == 2 else _direct
     distances, indices = [], []
-    for part in queries.split(rows):
+    for part in torch.split(queries, rows):
         with torch.no_grad():
             index = select(part.detach().double(), wide, centre, k, max(1, chunk // rows), p)
         difference = part.unsqueeze(1).double() - bank[index].double()
         distance = torch.linalg.vector_norm(difference, ord=p, dim=-1)
         distance, order = distance.sort(dim=1)
-        distances.append(distance[:, :k].to(queries.dtype))
+        distances.append(distance[:, :k].to(dtype))
         indices.append(index.gather(1, order[:, :k]))
     return torch.cat(distances), torch.cat(indices)
 
@@ -136,7 +137,7 @@ def _direct(part: Tensor, bank: Tensor, centre: Tensor, k: int, block: int, p: f
 
 
 def _screen(part: Tensor, bank: Tensor, centre: Tensor, k: int, block: int, p: float) -> Tensor:
-    """Row numbers of at least ``k`` candidates that hold the ``k`` nearest in Euclidean distance."""
+    """Row numbers of candidates that hold the ``k`` nearest in Euclidean distance."""
     keep = k + MARGIN
     query = part - centre
     square = query.square().sum(1, keepdim=True)

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from genad.errors import InputError, TrainingError
 
+# an empty component has no mass; its square must not underflow in the gradient of the division
+SMALLEST_MASS = 1e-10
+
 
 def mixture_parameters(z: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Compute weights, means and covariances of a mixture from soft memberships.
@@ -56,7 +59,7 @@ def mixture_parameters(z: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor, Tensor
         raise InputError(msg)
     z, gamma = z.double(), gamma.double()
     mass = gamma.sum(0)
-    safe = mass.clamp_min(torch.finfo(torch.float64).tiny)  # an empty component has no mass
+    safe = mass.clamp_min(SMALLEST_MASS)
     mu = (gamma.T @ z) / safe.unsqueeze(-1)
     centred = z.unsqueeze(0) - mu.unsqueeze(1)  # (K, N, D)
     weighted = centred * gamma.T.unsqueeze(-1)

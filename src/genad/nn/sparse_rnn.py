@@ -193,7 +193,7 @@ class SparseSkipRNN(nn.Module):
         batch, steps = x.shape[-3], x.shape[-2]
         flat = x.reshape(-1, batch * steps, width).expand(self.members, -1, -1)
         gates = torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight_input)
-        gates = gates.unflatten(1, (batch, steps))
+        gates = torch.unflatten(gates, 1, (batch, steps))
         branch = self._branch_weights()
         history = self.start(batch, state)
         hidden = []
@@ -212,7 +212,7 @@ class SparseSkipRNN(nn.Module):
         skipped = torch.stack(history)[self.lag - 1, members]
         before = torch.stack([history[0], skipped], dim=1)  # (K, 2, B, state)
         recurrent = before[..., : self.hidden_size] @ self.weight_hidden
-        total = gates.unflatten(-1, (2, -1)).transpose(1, 2) + recurrent
+        total = torch.unflatten(gates, -1, (2, -1)).transpose(1, 2) + recurrent
         if self.lstm:
             enter, forget, new, leave = total.chunk(4, dim=-1)
             cell = torch.sigmoid(forget) * before[..., self.hidden_size :]

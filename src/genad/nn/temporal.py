@@ -273,7 +273,7 @@ class GRUDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map ``(B, latent)`` to ``(B, T, C)`` or ``(B, heads, T, C)``."""
-        y = self.head(self.gru(z.unsqueeze(1).expand(-1, self.steps, -1)))
+        y: Tensor = self.head(self.gru(z.unsqueeze(1).expand(-1, self.steps, -1)))
         if self.heads == 1:
             return y
         result: Tensor = y.unflatten(-1, (self.heads, self.channels)).transpose(1, 2)

@@ -1,9 +1,9 @@
 """Thresholds that move with a stream: their common form, and the running conformal test.
 
-All of them (SPOT and DSPOT are in ``spot.py``) score first and learn afterwards. What is flagged is learnt only in the number that a
-normal stream would flag by itself: learning all of it lets a long anomaly become normal, and
-learning none of it cuts the tail off again and again, so that the threshold sinks without end.
-All save to plain JSON and go on with identical decisions.
+All of them (SPOT and DSPOT are in ``spot.py``) score first and learn afterwards. What is flagged
+is learnt only in the number that a normal stream would flag by itself: learning all of it lets a
+long anomaly become normal, and learning none of it cuts the tail off again and again, so that
+the threshold sinks without end. All save to plain JSON and go on with identical decisions.
 """
 
 from __future__ import annotations

@@ -1,0 +1,186 @@
+"""What the methods of a family share: residual maps, likelihood maps, and how each restores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from genad.core.detector import Detector, Inference, Want
+from genad.core.runtime import isolated_rng
+from genad.data.samples import Batch, Samples, everything
+from genad.errors import InputError
+
+
+@dataclass(eq=False, repr=False)
+class ReconstructionDetector(Detector):
+    """A detector that scores how far a sample is from its reconstruction.
+
+    A method fills in :meth:`reconstruct`; the score is the root mean squared residual over the observed values, in
+    standard deviations of the training data, the map is the squared residual, and the restored sample is the
+    reconstruction.
+    """
+
+    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
+        """Return the reconstruction of a batch."""
+        return net(batch.x)
+
+    def residual_score(self, net: Any, batch: Batch, squared: Tensor) -> Tensor:  # noqa: ARG002 - for overriding
+        """Turn squared residuals, in the batch's shape and 0 where missing, into scores."""
+        return batch.sample_mean(squared).sqrt()
+
+    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
+        """Compute score, map and restored sample from one reconstruction."""
+        restored = self.reconstruct(net, batch)
+        squared = batch.keep_observed((batch.x - restored).square())
+        return Inference(
+            self.residual_score(net, batch, squared),
+            squared if "map" in want else None,
+            restored if "restored" in want else None,
+        )
+
+    def score(self, net: Any, batch: Batch) -> Tensor:
+        """Return the score of each sample."""
+        return self.infer(net, batch, frozenset()).score
+
+    def error_map(self, net: Any, batch: Batch) -> Tensor:
+        """Return the squared residuals."""
+        found = self.infer(net, batch, frozenset({"map"})).map
+        assert found is not None  # noqa: S101 - asked for
+        return found
+
+
+class DensityNet(nn.Module):
+    """Base of the networks of density detectors: it also keeps the typical score of normal samples.
+
+    Attributes
+    ----------
+    typical_score : Tensor
+        Median score of the training samples, where a restoration may stop.
+    """
+
+    typical_score: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("typical_score", torch.zeros(()))
+
+
+@dataclass(eq=False, repr=False)
+class DensityDetector(Detector):
+    """A detector that scores how unlikely a sample is under a density it has learnt.
+
+    A method fills in :meth:`log_density`, differentiable in its input, and builds a :class:`DensityNet`. The score is its negative; the map is the part
+    of the score that each value can win back on the way to the restored sample, which follows the gradient of the
+    log-density uphill.
+    """
+
+    #: Gradient steps and step length (in standard deviations) of the restoration.
+    restore_steps = 24
+    restore_rate = 0.15
+    grad_at_score = True
+
+    def log_density(self, net: Any, x: Tensor) -> Tensor:
+        """Return log p(x) of each sample, up to a constant, (B,)."""
+        raise NotImplementedError
+
+    def finish(self, net: Any, samples: Samples) -> None:
+        """Note the typical score of the training samples."""
+        few = everything(samples, torch.device(self.device_), 2000)
+        net.typical_score = self.score(net, few).median()
+
+    def score(self, net: Any, batch: Batch) -> Tensor:
+        """Return the negative log-density; missing values stand at the training mean."""
+        with torch.no_grad():
+            return -self.log_density(net, batch.x)
+
+    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
+        """Climb the log-density from each sample until it is as likely as a typical normal one.
+
+        The step is a signed, shrinking gradient step, so that every row moves at its own pace whatever its scale; a
+        row stops as soon as its score is no higher than the typical score of training samples.
+        """
+        typical = net.typical_score
+        current, best = batch.x.clone(), batch.x.clone()
+        lowest = self.score(net, batch)
+        moving = lowest > typical
+        rate = self.restore_rate
+        moment = torch.zeros_like(current)
+        scale = batch.x.abs().flatten(1).amax(1).clamp_min(1.0).view(-1, *[1] * (batch.x.ndim - 1))
+        for step in range(self.restore_steps):
+            point = current.detach().requires_grad_()
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(self.log_density(net, point).sum(), point)
+            moment = 0.7 * moment + 0.3 * torch.nan_to_num(gradient)
+            size = moment.flatten(1).abs().amax(1).clamp_min(1e-12).view_as(scale)
+            shrink = 1.0 - step / self.restore_steps
+            current = current + rate * scale * shrink * moment / size
+            score = self.score(net, Batch(current))
+            better = (score < lowest) & moving
+            lowest = torch.where(better, score, lowest)
+            best = torch.where(better.view_as(scale), current, best)
+            moving = moving & (lowest > typical)
+        return best
+
+    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
+        """Compute the score, and the restoration once for both the map and the restored sample."""
+        score = self.score(net, batch)
+        if not want:
+            return Inference(score)
+        restored = self.reconstruct(net, batch)
+        moved = batch.keep_observed((batch.x - restored).square())
+        gain = (score - self.score(net, Batch(restored))).clamp_min(0.0)
+        total = moved.flatten(1).sum(1).clamp_min(1e-12)
+        share = moved * (gain / total).view(-1, *[1] * (moved.ndim - 1))
+        return Inference(score, share, restored)
+
+    def error_map(self, net: Any, batch: Batch) -> Tensor:
+        """Return the gain in log-density of restoring each value."""
+        found = self.infer(net, batch, frozenset({"map"})).map
+        assert found is not None  # noqa: S101 - asked for
+        return found
+
+    def log_prob(self, X: Any) -> NDArray[np.float64]:
+        """Return log p(x) of each sample on the standardised scale, in nats.
+
+        For an energy-based density it is known up to a constant.
+        """
+        return -self.anomaly_score(X)
+
+
+@dataclass(eq=False, repr=False)
+class SampleMixin:
+    """Adds :meth:`sample` to a detector whose network can generate."""
+
+    def generate(self, net: Any, n: int) -> Tensor:
+        """Return ``n`` generated samples on the standardised scale."""
+        raise NotImplementedError
+
+    def sample(self, n: int, *, random_state: int = 0) -> NDArray[np.float64]:
+        """Draw normal samples from the learnt distribution.
+
+        Parameters
+        ----------
+        n : int
+            How many, at least 1.
+        random_state : int
+            Seed of the draw.
+
+        Returns
+        -------
+        array of shape (n, *sample shape)
+            In the user's units, for data whose features are all numbers.
+        """
+        check_is_fitted(self, "net_")
+        if n < 1:
+            raise InputError(f"n: {n!r} was given; draw at least 1 sample.")
+        me: Any = self
+        with isolated_rng(random_state, me._device), torch.no_grad():  # noqa: SLF001 - a mixin of Detector
+            values = self.generate(me.net_, n).cpu().numpy()
+        columns = me.adapter_.columns(values)
+        return np.column_stack(list(columns.values())) if isinstance(columns, dict) else np.asarray(columns)

@@ -1,0 +1,257 @@
+"""Model files: tensors and JSON in one checksummed safetensors file; loading one never runs code from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from genad.core.calibration import FittedThreshold, threshold_from_dict
+from genad.core.checkpoint import write_tensors
+from genad.core.detections import jsonable
+from genad.core.registry import detector_class
+from genad.core.stacking import set_state
+from genad.core.training import Training, TrainingReport
+from genad.data.adapters import Adapter
+from genad.errors import GenadError, InputError, ModelFileError
+from genad.nn import Backbone
+
+if TYPE_CHECKING:
+    from genad.core.detector import Detector
+
+#: Version of the layout below; a file of a higher one is refused.
+FORMAT = 1
+# A header longer than this is not one that genad wrote.
+_LONGEST_HEADER = 64 * 2**20
+
+# What parameters may hold besides plain values, and how each is read back. Nothing else is ever built from a file.
+_READERS: dict[str, Any] = {
+    "training": lambda fields: Training(**fields),
+    "backbone": lambda fields: Backbone(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}),
+    "threshold": threshold_from_dict,
+}
+
+
+def save(detector: Detector, path: Path) -> Path:
+    """Write a fitted detector to ``path``, all or nothing.
+
+    Raises
+    ------
+    NotFittedError
+        When the detector is not fitted.
+    GenadError
+        When the file cannot be written.
+    """
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(detector)
+    tensors, record = pack(detector)
+    checksum = _checksum(tensors, record)
+    from genad import __version__
+
+    header = {"format": FORMAT, "genad": __version__, "checksum": checksum, "detector": record}
+    write_tensors(path, tensors, header)
+    return path
+
+
+def load(path: str | Path) -> Detector:
+    """Read a detector from a file that :meth:`Detector.save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Detector
+        Fitted; it gives the very scores it gave when it was saved.
+
+    Raises
+    ------
+    ModelFileError
+        When the file is missing, corrupt, truncated, of a newer version, or not genad's.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    header, tensors = _open(path, raw)
+    version = header.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise ModelFileError(
+            f"{path}: written by genad {header.get('genad')} in format {version}; this version reads up to format "
+            f"{FORMAT}. Upgrade genad."
+        )
+    record = header.get("detector")
+    if not isinstance(record, dict) or header.get("checksum") != _checksum(tensors, record):
+        raise ModelFileError(f"{path}: the checksum does not match, so the file was changed or damaged; restore a copy.")
+    try:
+        return unpack(record, tensors)
+    except (KeyError, ValueError, TypeError, AttributeError, GenadError) as error:
+        raise ModelFileError(
+            f"{path}: the model cannot be rebuilt ({type(error).__name__}: {error}). It may come from another version "
+            f"of genad ({header.get('genad')})."
+        ) from error
+
+
+def _open(path: Path, raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    broken = ModelFileError(f"{path}: not a whole genad model file; it may be truncated. Restore a copy or fit again.")
+    if len(raw) < 8:
+        raise broken
+    (length,) = struct.unpack("<Q", raw[:8])
+    if length > min(_LONGEST_HEADER, len(raw) - 8):
+        raise broken
+    try:
+        metadata = json.loads(raw[8 : 8 + length])["__metadata__"]
+        return json.loads(metadata["genad"]), load_tensors(raw)
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise broken from error
+
+
+def _checksum(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def pack(detector: Detector, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the JSON record of a detector, fitted or not; nested detectors nest."""
+    tensors: dict[str, Tensor] = {}
+    record: dict[str, Any] = {"name": detector.name, "parameters": {}}
+    for key, value in detector.get_params(deep=False).items():
+        record["parameters"][key] = _plain_parameter(key, value)
+    if not hasattr(detector, "threshold_"):
+        return tensors, record
+    fitted = detector.fitted_state()
+    record["fitted"] = {}
+    for key, value in fitted.items():
+        if isinstance(value, dict) and value and all(isinstance(v, Tensor) for v in value.values()):
+            tensors |= {f"{prefix}{key}/{name}": v for name, v in value.items()}
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            tensors[f"{prefix}{key}"] = torch.from_numpy(np.ascontiguousarray(value))
+        elif _is_detector(value):
+            inner, record["fitted"][key] = pack(value, f"{prefix}{key}//")
+            tensors |= inner
+        else:
+            record["fitted"][key] = jsonable(value)
+    return tensors, record
+
+
+def unpack(record: dict[str, Any], tensors: dict[str, Tensor], prefix: str = "") -> Detector:
+    """Make the detector again from what :func:`pack` returned."""
+    cls = detector_class(record["name"])
+    accepted = cls._get_param_names()
+    parameters = {}
+    for key, value in record["parameters"].items():
+        if key not in accepted:
+            raise KeyError(f"{cls.__name__} has no parameter {key!r}")
+        parameters[key] = _read_parameter(key, value)
+    detector = cls(**parameters)
+    if "fitted" in record:
+        mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        state: dict[str, Any] = {}
+        for key, value in record["fitted"].items():
+            nested = isinstance(value, dict) and "name" in value and "parameters" in value
+            state[key] = unpack(value, tensors, f"{prefix}{key}//") if nested else value
+        for name, tensor in mine.items():
+            if "//" in name:
+                continue
+            key, _, leaf = name.partition("/")
+            if leaf:
+                state.setdefault(key, {})[leaf] = tensor
+            else:
+                state[key] = tensor.numpy()
+        detector.set_fitted_state(state)
+    return detector
+
+
+def _is_detector(value: Any) -> bool:
+    from genad.core.detector import Detector
+
+    return isinstance(value, Detector)
+
+
+def _plain_parameter(key: str, value: Any) -> Any:
+    if _is_detector(value):
+        return {"~detector": pack(value)[1]}
+    if isinstance(value, list | tuple) and value and all(_is_detector(v) for v in value):
+        return {"~detectors": [pack(v)[1] for v in value]}
+    if key == "threshold" and value is not None:
+        return {"~threshold": value.to_dict()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {k: jsonable(v) for k, v in vars(value).items() if v is not None}
+        return {f"~{key}": fields}
+    if isinstance(value, tuple):
+        return {"~tuple": list(value)}
+    if value is not None and not isinstance(value, bool | int | float | str | list | np.number):
+        raise InputError(f"{key}: a {type(value).__name__} cannot be saved; use plain values.")
+    return jsonable(value)
+
+
+def _read_parameter(key: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((tag, inner),) = value.items()
+    if tag == "~detector":
+        return unpack(inner, {})
+    if tag == "~detectors":
+        return [unpack(v, {}) for v in inner]
+    if tag == "~tuple":
+        return tuple(inner)
+    if tag == f"~{key}" and key in _READERS:
+        return _READERS[key](inner)
+    raise ValueError(f"parameter {key!r} is stored as {tag!r}, which is not known")
+
+
+def network_state(detector: Detector) -> dict[str, Any]:
+    """Return the fitted state every detector has."""
+    return {
+        "net": {k.replace("/", "|"): v for k, v in detector.net_.state_dict().items()},
+        "shape": list(detector.sample_shape_),
+        "seed": detector.seed_,
+        "adapter": {"type": type(detector.adapter_).__name__, "state": detector.adapter_.state()},
+        "threshold": detector.threshold_.to_dict(),
+        "calibration_scores": detector.calibration_scores_,
+        "bounds": detector.bounds_,
+        "report": vars(detector.training_report_),
+        "n_features_in": detector.n_features_in_,
+        "feature_names_in": [str(n) for n in getattr(detector, "feature_names_in_", [])],
+    }
+
+
+def restore_network_state(detector: Detector, state: dict[str, Any]) -> None:
+    """Put back what :func:`network_state` returned; the network goes to the detector's device."""
+    from genad.core.runtime import isolated_rng, resolve_device
+
+    device = resolve_device(detector.device)
+    detector.device_ = str(device)
+    detector.seed_ = int(state["seed"])
+    detector.sample_shape_ = tuple(int(n) for n in state["shape"])
+    detector._prepare()  # noqa: SLF001 - the other half of fit
+    with isolated_rng(0, device):
+        net = detector.build(detector.sample_shape_).to(device)
+    set_state(net, {k.replace("|", "/"): v for k, v in state.get("net", {}).items()})
+    detector.net_ = net.eval().requires_grad_(requires_grad=False)
+    adapter = state["adapter"]
+    detector.adapter_ = Adapter.types[adapter["type"]].from_state(adapter["state"])
+    detector.threshold_ = FittedThreshold.from_dict(state["threshold"])
+    detector.offset_ = -detector.threshold_.value
+    detector.calibration_scores_ = np.asarray(state["calibration_scores"], np.float64)
+    detector.bounds_ = np.asarray(state["bounds"], np.float64)
+    detector.training_report_ = TrainingReport(**state["report"])
+    detector.n_features_in_ = int(state["n_features_in"])
+    if state["feature_names_in"]:
+        detector.feature_names_in_ = np.asarray(state["feature_names_in"], dtype=object)

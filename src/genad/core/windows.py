@@ -1,0 +1,258 @@
+"""Detectors of series: windows in, one score a time step out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from torch import Tensor, nn
+
+from genad.core.detector import Answer, Detector, Floats, Inference, Want
+from genad.core.registry import Card, Family, register
+from genad.core.splits import MAX_HELD_OUT, Labels
+from genad.core.training import Phase, TrainingReport
+from genad.data.kinds import Kind
+from genad.data.samples import Batch, Samples, Subset, WindowSamples
+from genad.errors import DataWarning, InputError
+
+
+@dataclass(eq=False, repr=False)
+class SeriesDetector(Detector):
+    """A detector whose samples are windows of a series and whose units are its time steps.
+
+    The part kept to calibrate on is the end of the series, so that no held-out step shares a window with a step that
+    was trained on. Overlapping windows are folded back into one score a step.
+
+    Parameters
+    ----------
+    window : int, optional
+        Steps in a window; 32, or a quarter of a shorter series, when absent.
+    """
+
+    window: int | None = field(default=None, kw_only=True)
+
+    reads_as: ClassVar[Kind | None] = Kind.SERIES
+    #: How the windows that hold a step are folded: their mean, or the window that ends at the step.
+    fold: ClassVar[Literal["mean", "last"]] = "mean"
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.window is not None and (not isinstance(self.window, int | np.integer) or self.window < 2):
+            raise InputError(f"window: {self.window!r} was given; use a whole number of steps, at least 2.")
+
+    def _units(self, samples: Samples) -> int:
+        return len(_windows(samples).x)
+
+    def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
+        windows = _windows(samples)
+        n, length = len(windows.x), windows.length
+        starts = windows.starts.cpu().numpy()
+        count = min(int(n * self.holdout), MAX_HELD_OUT)
+        anomalies = np.concatenate([[0], np.cumsum(labels.anomalous)])
+        clean = anomalies[starts + length] == anomalies[starts]
+        train = clean & (starts + length <= n - count)
+        held = clean & (starts >= n - count)
+        if not train.any():
+            train = clean
+        if not train.any():
+            raise InputError(
+                f"y: every window of {length} steps holds a labelled anomaly; use a shorter window or more normal data."
+            )
+        if not held.any():
+            self._warn_shared(n)
+            held = train
+
+        def part(chosen: np.ndarray[Any, Any]) -> WindowSamples:
+            first = torch.from_numpy(starts[chosen]).to(windows.x.device)
+            return WindowSamples(windows.x, first, length, windows.mask)
+
+        return part(train), part(held)
+
+    def _residual_bounds(self, held: Samples, answer: Answer) -> np.ndarray[Any, np.dtype[np.float64]]:
+        windows = _windows(held)
+        known = ~np.isnan(answer.scores)
+        assert answer.restored is not None  # noqa: S101 - asked for by the caller
+        residual = np.abs(windows.x.cpu().numpy()[known] - answer.restored[known])
+        return np.quantile(residual, 0.99, axis=0, method="higher")
+
+    def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
+        # A fold needs whole stretches, so bounds and scores come from the same pass over all held-out windows.
+        answer = self._run(held, "restored")
+        self.bounds_ = self._residual_bounds(held, answer)
+        scores = answer.scores[~np.isnan(answer.scores)]
+        every = self._fill(self._run(samples), scores).scores if labels.any_anomaly else None
+        self._set_calibration(scores, labels, every)
+
+    def _answer(self, samples: Samples, *want: Want) -> Answer:
+        return self._fill(self._run(samples, *want), self.calibration_scores_)
+
+    @staticmethod
+    def _fill(answer: Answer, normal: Floats) -> Answer:
+        """Give the steps of stretches too short for a window the typical score of a normal step, and say so."""
+        missing = np.isnan(answer.scores)
+        if missing.any():
+            warnings.warn(
+                f"{int(missing.sum())} time steps lie in stretches between gaps that are shorter than a window; they "
+                "cannot be judged and get the typical score of a normal step.",
+                DataWarning,
+                stacklevel=4,
+            )
+            answer.scores[missing] = np.median(normal)
+        return answer
+
+    def _run(self, samples: Samples, *want: Want) -> Answer:
+        """Fold windows into steps; a step that no window holds gets NaN."""
+        windows = _windows(samples)
+        n, channels = windows.x.shape
+        steps = torch.arange(windows.length)
+        starts = windows.starts.cpu()
+        totals = {"score": torch.zeros(n, dtype=torch.float64), "count": torch.zeros(n)}
+        for name in want:
+            totals[name] = torch.zeros(n, channels)
+        covered = torch.zeros(n, dtype=torch.bool)
+        last_only = self.fold == "last"
+        for where, out in self._blocks(samples, frozenset(want)):
+            first = starts[where]
+            place = (first[:, None] + steps).flatten()
+            size = len(first)
+            score = out.score[:size].detach().cpu().double()
+            if score.ndim == 1:
+                score = score[:, None].expand(size, windows.length)
+            weight = torch.ones(size, windows.length)
+            if last_only:
+                # The first window of a stretch answers for its steps before the last, which no window ends at.
+                weight[:, :-1] = 0.0
+                opens = torch.ones(size, dtype=torch.bool)
+                opens[1:] = first[1:] != first[:-1] + 1
+                opens[0] = not bool(covered[first[0] + windows.length - 2])
+                weight[opens] = 1.0
+            covered[place] = True
+            totals["count"].index_add_(0, place, weight.flatten())
+            totals["score"].index_add_(0, place, (score * weight).flatten())
+            for name, values in (("map", out.map), ("restored", out.restored)):
+                if name in want:
+                    part = values[:size].detach().cpu() * weight[..., None]
+                    totals[name].index_add_(0, place, part.flatten(0, 1))
+        count = totals["count"]
+        uncovered = count == 0
+        scores = (totals["score"] / count).numpy()
+        answer = Answer(scores)
+        if "map" in want:
+            answer.maps = torch.nan_to_num(totals["map"] / count[:, None]).numpy()
+        if "restored" in want:
+            restored = totals["restored"] / count[:, None]
+            restored[uncovered] = windows.x.cpu()[uncovered]
+            answer.restored = restored.numpy()
+        return answer
+
+
+def inner_detector(outer: Detector, detector: Detector | None) -> Detector:
+    """Return a copy of a wrapped detector that runs with the seed, device and verbosity of its wrapper."""
+    inner: Detector = clone(detector)
+    inner.seed_, inner.device_, inner.verbose = outer.seed_, outer.device_, outer.verbose
+    inner._prepare()  # noqa: SLF001 - a wrapper speaks for its detector
+    return inner
+
+
+def check_inner(argument: str, detector: Any) -> None:
+    """Refuse what a wrapper cannot wrap.
+
+    Raises
+    ------
+    InputError
+        When it is not a detector of dense samples, or its own parameters are wrong.
+    """
+    if not isinstance(detector, Detector) or detector.reads_as is not None:
+        raise InputError(
+            f"{argument}: {detector!r} was given; use a detector of dense samples, for instance Autoencoder()."
+        )
+    detector._check_parameters()  # noqa: SLF001 - a wrapper speaks for its detector
+
+
+def _windows(samples: Samples) -> WindowSamples:
+    if isinstance(samples, Subset):
+        inner = _windows(samples.samples)
+        return WindowSamples(inner.x, inner.starts[samples.indices], inner.length, inner.mask)
+    assert isinstance(samples, WindowSamples)  # noqa: S101 - series adapters make nothing else
+    return samples
+
+
+@register(
+    Card(
+        title="Windows of a series, scored by any dense detector",
+        authors="genad",
+        venue="",
+        year=2026,
+        family=Family.WRAPPER,
+        kinds=(Kind.SERIES,),
+        summary="Turns a detector of dense samples into a detector of series.",
+    )
+)
+@dataclass(eq=False, repr=False)
+class Windowed(SeriesDetector):
+    """Run a detector of dense samples over the windows of a series.
+
+    Parameters
+    ----------
+    detector : Detector
+        Sees samples of shape (window, channels). Its own ``training``, ``backbone`` and hyper-parameters hold;
+        ``threshold``, ``holdout``, ``random_state`` and ``device`` are the wrapper's.
+    spread : {"window", "step"}
+        Give every step the mean score of the windows that hold it, or the mean of its own part of the map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from genad import Autoencoder, Training, Windowed
+    >>> t = np.arange(600)
+    >>> series = np.c_[np.sin(t / 5), np.cos(t / 5)]
+    >>> detector = Windowed(Autoencoder(training=Training(updates=50)), window=16).fit(series)
+    >>> detector.anomaly_score(series).shape
+    (600,)
+    """
+
+    detector: Detector | None = None
+    spread: Literal["window", "step"] = field(default="window", kw_only=True)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_inner("detector", self.detector)
+        if self.spread not in ("window", "step"):
+            raise InputError(f"spread: {self.spread!r} was given; use 'window' or 'step'.")
+
+    def _prepare(self) -> None:
+        self.detector_ = inner_detector(self, self.detector)
+
+    @property
+    def grad_at_score(self) -> bool:  # type: ignore[override]
+        """As the wrapped detector's."""
+        return self.detector_.grad_at_score
+
+    def build(self, shape: tuple[int, ...]) -> nn.Module:
+        """Build the wrapped detector's network."""
+        return self.detector_.build(shape)
+
+    def phases(self, net: nn.Module) -> Sequence[Phase]:
+        """Return the wrapped detector's phases."""
+        return self.detector_.phases(net)
+
+    def optimise(self, net: nn.Module, samples: Samples) -> TrainingReport:
+        """Train as the wrapped detector does."""
+        return self.detector_.optimise(net, samples)
+
+    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
+        """Score windows, or steps by their part of the map."""
+        if self.spread == "window":
+            return self.detector_.infer(net, batch, want)
+        out = self.detector_.infer(net, batch, want | {"map"})
+        assert out.map is not None  # noqa: S101 - asked for
+        return Inference(out.map.flatten(2).mean(2), out.map, out.restored)
+
+    def score(self, net: Any, batch: Batch) -> Tensor:
+        """Score windows."""
+        return self.infer(net, batch, frozenset()).score
