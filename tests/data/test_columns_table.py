@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.sparse
+
 from genad.data.columns import ColumnKind, from_arrow, from_numpy, number_text
 from genad.data.table import Table, as_table
 from genad.errors import InputError, InputTypeError
@@ -22,6 +23,7 @@ N, C, B, D, E = (
     ColumnKind.DATETIME,
     ColumnKind.EMPTY,
 )
+NAIVE = [dt.datetime.fromisoformat(f"2024-01-0{day}T03:00:00") for day in (1, 3)]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ N, C, B, D, E = (
         (["2024-01-01T10:00:00Z", "2024-01-01T11:00:00Z"], D),
         (["2024-01-01", "last week"], C),
         (["0001-01-01", "2024-01-01"], D),
-        ([dt.date(2024, 1, 1), dt.datetime(2024, 1, 2, 3)], D),
+        ([dt.date(2024, 1, 1), NAIVE[0]], D),
         ([None, float("nan")], E),
         (["", "NaN"], E),
     ],
@@ -136,7 +138,7 @@ def test_frames_agree():
         "i": [1, 2, 3],
         "s": ["a", None, "b"],
         "b": [True, False, True],
-        "d": [dt.datetime(2024, 1, 1), None, dt.datetime(2024, 1, 3)],
+        "d": [NAIVE[0], None, NAIVE[1]],
     }
     made = [pd.DataFrame(cells), pl.DataFrame(cells), pa.table(cells), cells]
     tables = [as_table(x) for x in made]

@@ -12,13 +12,14 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
 from genad.data.coding import OTHER
 from genad.data.encoder import TableEncoder
 from genad.data.table import as_table
 from genad.errors import DataWarning, InputError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 
 def mixed(n: int = 200, seed: int = 0) -> dict[str, list]:
@@ -117,6 +118,22 @@ def test_levels_read_as_numbers_are_still_levels():
     np.testing.assert_array_equal(as_truth[0], as_text[2])
     assert (empty == 0).all()
     assert not mask.any()
+
+
+def test_levels_do_not_depend_on_the_rows_beside_them():
+    cells = ["01", "NA", "x", "2024-01-01", "true", "1", "None", ""] * 3
+    encoder = TableEncoder().fit({"c": cells, "v": list(range(len(cells)))})
+    whole, mask = encoder.transform({"c": cells, "v": [0] * len(cells)})
+    assert mask[:7].all()
+    for i in range(8):
+        one, seen = encoder.transform({"c": cells[i : i + 1], "v": [0]})
+        np.testing.assert_array_equal(one[0], whole[i])
+        assert (seen is None) == (i < 7)
+    table = as_table({"c": ["01", "NA", "1"], "v": [0, 0, 0]})
+    for rows in (slice(0, 2), [0, 1], np.array([True, True, False]), [-3, -2]):
+        np.testing.assert_array_equal(encoder.transform(table.take(rows))[0], whole[:2])
+    from_numbers, _ = TableEncoder().fit({"c": ["007", "007", "x", "x"]}).transform({"c": [7]})
+    assert from_numbers[0].argmax() == 0
 
 
 def test_dates_by_hand():

@@ -36,7 +36,14 @@ SHAPES = [
     ((8, 1, 16, 17), None),
     ((16, 1, 8, 8), None),
 ]
-SMALL = [((6,), None), ((11, 3), None), ((2, 9, 8), None), ((3, 1, 6, 5), None), ((7, 2), "gru")]
+SMALL = [
+    ((6,), None),
+    ((1, 25, 6), None),
+    ((11, 3), None),
+    ((2, 9, 8), None),
+    ((3, 1, 6, 5), None),
+    ((7, 2), "gru"),
+]
 BUILDERS = ["encoder", "decoder", "heads", "translator", "conditional"]
 
 

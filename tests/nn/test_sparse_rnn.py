@@ -17,6 +17,14 @@ def _series(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(9))
 
 
+def _torch_order(gates: torch.Tensor, lstm: bool = True) -> torch.Tensor:
+    """Last axis from input, forget, output, new to torch's input, forget, new, output."""
+    if not lstm:
+        return gates
+    enter, forget, leave, new = gates.chunk(4, dim=-1)
+    return torch.cat([enter, forget, new, leave], dim=-1)
+
+
 def _reference(net: SparseSkipRNN, k: int, x: torch.Tensor) -> torch.Tensor:
     """The published formula with torch's own cells: one member, one step at a time."""
     kind = nn.LSTMCell if net.lstm else nn.RNNCell
@@ -25,9 +33,9 @@ def _reference(net: SparseSkipRNN, k: int, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         for j, cell in enumerate(cells):
             part = slice(j * rows, (j + 1) * rows)
-            cell.weight_ih.copy_(net.weight_input[k, :, part].T)
-            cell.weight_hh.copy_(net.weight_hidden[k, j].T)
-            cell.bias_ih.copy_(net.bias[k, part])
+            cell.weight_ih.copy_(_torch_order(net.weight_input[k, :, part], net.lstm).T)
+            cell.weight_hh.copy_(_torch_order(net.weight_hidden[k, j], net.lstm).T)
+            cell.bias_ih.copy_(_torch_order(net.bias[k, part], net.lstm))
             cell.bias_hh.zero_()
     zero = torch.zeros(x.shape[0], 4)
     states = {}
@@ -62,9 +70,9 @@ def test_only_the_recurrent_link_is_a_plain_lstm():
     net.mask[:] = torch.tensor([1.0, 0.0])
     plain = nn.LSTM(2, 4, batch_first=True)
     with torch.no_grad():
-        plain.weight_ih_l0.copy_(net.weight_input[0, :, :16].T)
-        plain.weight_hh_l0.copy_(net.weight_hidden[0, 0].T)
-        plain.bias_ih_l0.copy_(net.bias[0, :16])
+        plain.weight_ih_l0.copy_(_torch_order(net.weight_input[0, :, :16]).T)
+        plain.weight_hh_l0.copy_(_torch_order(net.weight_hidden[0, 0]).T)
+        plain.bias_ih_l0.copy_(_torch_order(net.bias[0, :16]))
         plain.bias_hh_l0.zero_()
     expected, (h, c) = plain(x)
     hidden, state = net(x)

@@ -150,6 +150,9 @@ class Detections:
         Names of the features or channels.
     time, entity : array or None
         Time stamp and entity of each step of a series.
+    rows : int array or None
+        Row of the user's data that each step of a series comes from; entities that stand interleaved there stand
+        together here.
     expected : dict or array or None
         ``restored`` by feature or channel, as ``observed`` is.
     meta : dict
@@ -170,6 +173,7 @@ class Detections:
     names: list[str] = field(default_factory=list)
     time: NDArray[Any] | None = None
     entity: NDArray[Any] | None = None
+    rows: NDArray[np.intp] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -272,6 +276,8 @@ class Detections:
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the answer as named columns: score, p_value, is_anomaly, and the most telling feature."""
         table: dict[str, NDArray[Any]] = {}
+        if self.rows is not None and np.any(np.diff(self.rows) != 1):
+            table["row"] = self.rows
         if self.entity is not None:
             table["entity"] = self.entity
         if self.time is not None:

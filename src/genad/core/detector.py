@@ -206,8 +206,9 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_parameters()
         self.device_ = str(resolve_device(self.device))
         self.seed_ = self._draw_seed()
-        samples = self._ingest(X, reset=True).samples
-        labels = read_labels(y, self._units(samples))
+        loaded = self._ingest(X, reset=True)
+        samples = loaded.samples
+        labels = self._labels(y, loaded)
         train, held = self._split(samples, labels)
         self.sample_shape_ = samples.shape
         self._prepare()
@@ -256,9 +257,9 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         Self
         """
         check_is_fitted(self, "net_")
-        samples = self._ingest(X, reset=False).samples
-        labels = read_labels(y, self._units(samples))
-        scores = self._answer(samples).scores
+        loaded = self._ingest(X, reset=False)
+        labels = self._labels(y, loaded)
+        scores = self._answer(loaded.samples).scores
         self._set_calibration(scores[labels.normal], labels, scores)
         return self
 
@@ -267,7 +268,8 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def anomaly_score(self, X: Any) -> Floats:
         """Return one float64 a unit; higher is more anomalous, in the method's raw units."""
         check_is_fitted(self, "net_")
-        return self._answer(self._ingest(X, reset=False).samples).scores
+        loaded = self._ingest(X, reset=False)
+        return loaded.to_user(self._answer(loaded.samples).scores)
 
     def score_samples(self, X: Any) -> Floats:
         """Return the negated anomaly score: lower is more abnormal, as in scikit-learn."""
@@ -288,9 +290,10 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def anomaly_map(self, X: Any) -> NDArray[Any]:
         """Return where the anomaly is, in the shape of the data: one value a cell, higher is more anomalous."""
         check_is_fitted(self, "net_")
-        answer = self._answer(self._ingest(X, reset=False).samples, "map")
+        loaded = self._ingest(X, reset=False)
+        answer = self._answer(loaded.samples, "map")
         assert answer.maps is not None  # noqa: S101 - asked for above
-        return self.adapter_.collapse(answer.maps)
+        return loaded.to_user(self.adapter_.collapse(answer.maps))
 
     def restore(self, X: Any) -> Any:
         """Return the nearest normal sample of each unit, in the kind, shape and units of ``X``."""
@@ -338,6 +341,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             names=adapter.names,
             time=getattr(loaded.source, "time", None),
             entity=getattr(loaded.source, "entity", None),
+            rows=getattr(loaded.source, "order", None),
             meta=self.describe(),
         )
 
@@ -437,6 +441,10 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             loaded = self.adapter_.transform(X)
         loaded.samples = loaded.samples.to(self._device)
         return loaded
+
+    def _labels(self, y: Any, loaded: Loaded) -> Labels:
+        labels = read_labels(y, self._units(loaded.samples))
+        return Labels(loaded.from_user(labels.values))
 
     def _units(self, samples: Samples) -> int:
         return len(samples)

@@ -37,6 +37,14 @@ class Loaded:
     source: Any
     original: Any = None
 
+    def to_user(self, values: Array) -> Array:
+        """Bring one value a unit into the order of the user's rows; entities of a series may stand interleaved there."""
+        return self.source.restore_order(values) if isinstance(self.source, Series) else values
+
+    def from_user(self, values: Array) -> Array:
+        """Bring one value a row of the user's data into the order of the units."""
+        return values[self.source.order] if isinstance(self.source, Series) else values
+
 
 class Adapter:
     """Base of the adapters; see the module's classes."""
@@ -289,19 +297,23 @@ class SeriesAdapter(Adapter):
 
     def fit(self, X: Series) -> Loaded:
         """Learn the channels' scales and settle the window."""
-        self.encoder.fit(X.values)
+        self.encoder.fit(self._channels(X))
         longest = max(int(stop - start) for start, stop in X.segments)
         self.length = self.window or int(np.clip(longest // 4, 2, 32))
         return self.transform(X)
 
     def transform(self, X: Series) -> Loaded:
         """Standardise a series and lay windows over its unbroken stretches."""
-        x, mask = self.encoder.transform(X.values)
+        x, mask = self.encoder.transform(self._channels(X))
         np.clip(x, -self.clip, self.clip, out=x)
         starts = self._starts(X)
         masked = None if mask is None else torch.from_numpy(mask)
         samples = WindowSamples(torch.from_numpy(x), torch.from_numpy(starts), self.length, masked)
         return Loaded(samples, X, X.original)
+
+    @staticmethod
+    def _channels(X: Series) -> Any:
+        return X.values if isinstance(X.original, np.ndarray) else as_table(X.values, X.names)
 
     def _starts(self, X: Series) -> NDArray[np.int64]:
         parts = [np.arange(a, b - self.length + 1) for a, b in X.segments if b - a >= self.length]
@@ -327,7 +339,10 @@ class SeriesAdapter(Adapter):
 
     def observed(self, loaded: Loaded) -> dict[str, Array]:
         """Return the channels as they came."""
-        return {name: loaded.source.values[:, j] for j, name in enumerate(self.names)}
+        source: Series = loaded.source
+        by_name = self.encoder.named and not isinstance(source.original, np.ndarray)
+        found = [source.names.index(name) for name in self.names] if by_name else range(len(self.names))
+        return {name: source.values[:, j] for name, j in zip(self.names, found, strict=True)}
 
     def half_widths(self, bounds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return one half-width a channel."""

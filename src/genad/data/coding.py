@@ -260,6 +260,7 @@ def level_codes(column: Column, known: set[str]) -> tuple[np.ndarray, list[str],
     seen : ndarray of bool, shape (n,)
         False where the cell is missing.
     """
+    column = column.as_levels()
     missing = missing_mask(column)
     if column.values.dtype.kind == "O":
         coded = pa.array(column.values, type=pa.large_string()).dictionary_encode()
@@ -271,8 +272,20 @@ def level_codes(column: Column, known: set[str]) -> tuple[np.ndarray, list[str],
         values[:] = [v if v != v else bool(v) for v in values]
     dates = column.values.dtype.kind == "M"
     levels = [str(v) if dates or v != v else number_text(v) for v in values]
-    spelled = {level.lower(): level for level in known if level.lower() in {"true", "false"}}
+    # Cells that a file reader took as numbers or truth values find the level spelled like "01".
+    spelled = {_plain(level): level for level in sorted(known)}
+    spelled |= {level: level for level in known}
     return codes.reshape(-1), [spelled.get(level, level) for level in levels], ~missing
+
+
+def _plain(level: str) -> str:
+    """Return a level as `number_text` would spell it."""
+    if level.lower() in {"true", "false"}:
+        return level.lower()
+    try:
+        return number_text(float(level))
+    except (ValueError, OverflowError):
+        return level
 
 
 def code_to_dict(code: Code) -> dict[str, Any]:

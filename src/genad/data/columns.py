@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
@@ -66,10 +66,14 @@ class Column:
         categorical: object, str or None. empty: float64, all NaN.
     kind : ColumnKind
         What the column holds.
+    text : pyarrow array of text, or None
+        The cells as they were spelled, if they were text that was parsed: a category whose rows
+        at hand all look like numbers still needs its levels, such as ``"01"`` or ``"NA"``.
     """
 
     values: np.ndarray
     kind: ColumnKind
+    text: Any = field(default=None, repr=False, compare=False)
 
     def take(self, rows: Any) -> Column:
         """Return the cells of the rows an index array, mask or slice names.
@@ -84,7 +88,23 @@ class Column:
         Column
             The same kind, whatever the cells taken.
         """
-        return Column(self.values[rows], self.kind)
+        text = self.text
+        if text is not None:
+            numbers = np.arange(len(text))[rows]
+            text = text[rows] if isinstance(rows, slice) else text.take(pa.array(numbers))
+        return Column(self.values[rows], self.kind, text)
+
+    def as_levels(self) -> Column:
+        """Return the cells as they were spelled, if that is known.
+
+        Returns
+        -------
+        Column
+            Categories from the text kept, or the column itself.
+        """
+        if self.text is None:
+            return self
+        return Column(_levels(self.text), ColumnKind.CATEGORICAL)
 
 
 def missing_mask(column: Column) -> np.ndarray:
@@ -201,7 +221,7 @@ def from_numpy(values: np.ndarray, name: str) -> Column:
         values = np.char.decode(values, "utf-8", "replace")
         kind = "U"
     if kind in "UT":
-        return _from_text(pa.array(values.astype(object), type=pa.large_string()), name)
+        return _from_text(pa.array(values.astype(object), type=pa.large_string()))
     if kind == "O":
         return _from_objects(values, name)
     if kind == "c":
@@ -259,7 +279,7 @@ def _from_objects(values: np.ndarray, name: str) -> Column:
     if all(issubclass(k, (str, *_NUMBERS, np.bool_)) for k in kinds):
         text = np.full(values.size, None, dtype=object)
         text[~missing] = [v if isinstance(v, str) else number_text(v) for v in present]
-        return _from_text(pa.array(text, type=pa.large_string()), name)
+        return _from_text(pa.array(text, type=pa.large_string()))
     accepted = (str, *_NUMBERS, np.bool_, *_DATES)
     strange = next((k for k in kinds if not issubclass(k, accepted)), None)
     if strange is None:
@@ -287,9 +307,21 @@ def _try_cast(array: Any, target: Any) -> np.ndarray | None:
         return None
 
 
-def _from_text(text: Any, name: str) -> Column:
+def _levels(text: Any) -> np.ndarray:
+    blank = pc.equal(pc.utf8_trim_whitespace(text), pa.scalar("", text.type))
+    levels = pc.if_else(blank, pa.scalar(None, text.type), text)
+    return _to_numpy(levels).astype(object, copy=False)
+
+
+def _from_text(text: Any) -> Column:
     """Find numbers, truth values or ISO dates in text; else keep it as categories."""
-    del name
+    parsed = _parse(text)
+    if parsed is None:
+        return Column(_levels(text), ColumnKind.CATEGORICAL)
+    return replace(parsed, text=text)
+
+
+def _parse(text: Any) -> Column | None:
     trimmed = pc.utf8_trim_whitespace(text)
     words = pa.array(MISSING_WORDS, type=trimmed.type)
     cells = pc.if_else(pc.is_in(trimmed, value_set=words), pa.scalar(None, trimmed.type), trimmed)
@@ -311,9 +343,7 @@ def _from_text(text: Any, name: str) -> Column:
             stamps = _try_cast(cells, pa.timestamp(unit, tz=zone))
             if stamps is not None:
                 return _dates(stamps)
-    blank = pc.equal(trimmed, pa.scalar("", trimmed.type))
-    levels = pc.if_else(blank, pa.scalar(None, text.type), text)
-    return Column(_to_numpy(levels).astype(object, copy=False), ColumnKind.CATEGORICAL)
+    return None
 
 
 def _from_arrow_bool(array: Any) -> Column:
@@ -368,11 +398,11 @@ def from_arrow(array: Any, name: str) -> Column:
         return _dates(_to_numpy(array))
     if types.is_time(kind):
         fine = pc.cast(pc.cast(array, pa.time64("ns")), pa.int64())
-        return _numeric(_to_numpy(fine) * 1e-9)
+        return _numeric(_to_numpy(fine) / 1e9)
     if types.is_duration(kind):
         return from_numpy(_to_numpy(array), name)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return _from_text(pc.cast(array, pa.large_string()), name)
+        return _from_text(pc.cast(array, pa.large_string()))
     msg = (
         f"column {name!r} has type {kind}; accepted are numbers, truth values, dates and text. "
         "Drop the column, or spread its parts over columns of their own"

@@ -179,7 +179,9 @@ def _read_jsonl(source: Source) -> Table:
 
     try:
         with source.arrow() as file:
-            return _from_arrow_table(source, pajson.read_json(file))
+            found = pajson.read_json(file)
+        # Blank lines alone give a table without columns, and the slow way has a message for them.
+        return _from_arrow_table(source, found) if found.num_columns else _read_json_lines(source)
     except pa.ArrowInvalid:
         # NaN, or a column of several types: slower, and with the line of a fault.
         return _read_json_lines(source)

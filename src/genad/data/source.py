@@ -89,8 +89,10 @@ class Source:
         file object
             Binary, to be closed by the caller.
         """
-        file = io.BytesIO(self._data) if self.path is None else self.path.open("rb")
-        return file if raw or not self.gzipped else gzip.open(file, "rb")
+        if raw or not self.gzipped:
+            return io.BytesIO(self._data) if self.path is None else self.path.open("rb")
+        # GzipFile closes a file it opened itself, but not one it was handed.
+        return gzip.open(io.BytesIO(self._data) if self.path is None else self.path, "rb")
 
     def arrow(self) -> Any:
         """Open the bytes for pyarrow, which reads files without holding Python's lock.

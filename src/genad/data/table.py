@@ -87,11 +87,11 @@ def _listed(rows: Sequence[Any]) -> np.ndarray:
         values = None
     if values is not None and values.dtype.kind in "biufmMc":
         return values
-    try:
-        return np.array(rows, dtype=object)
-    except ValueError as error:
+    lengths = {len(row) if isinstance(row, (list, tuple)) else -1 for row in rows}
+    if len(lengths) > 1:
         msg = "the rows of X differ in length: give the same number of cells in each row"
-        raise InputError(msg) from error
+        raise InputError(msg)
+    return np.array(rows, dtype=object)
 
 
 def _from_records(X: Sequence[Mapping[str, Any]], columns: Sequence[str] | None) -> Table:

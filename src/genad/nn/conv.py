@@ -20,6 +20,7 @@ CONV_TRANSPOSE: dict[int, type[nn.Module]] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
+HALF_FROM = 24  # px; from here on a U-Net works at half resolution inside
 CHANNEL_DROPOUT: dict[int, type[nn.Module]] = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
 
 
@@ -242,6 +243,9 @@ class UNet(nn.Module):
         Length of the condition vector; 0 for none.
     out_channels : int or None, default=None
         Output channels.
+    half : bool, default=False
+        Work at half resolution inside: about a quarter of the time. The input itself joins the last
+        layer, so fine detail is not lost. ``widths`` then starts at half resolution.
 
     References
     ----------
@@ -264,15 +268,18 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         cond: int = 0,
         out_channels: int | None = None,
+        half: bool = False,
     ) -> None:
         super().__init__()
         ndim = len(size)
+        full, size = size, pyramid(size, 1)[1] if half else size
         sizes = pyramid(size, len(widths) - 1)
 
         def block(before: int, after: int) -> ResidualBlock:
             return ResidualBlock(before, after, ndim, activation, cond, dropout)
 
-        self.stem = CONV[ndim](channels, widths[0], 3, padding=1)
+        stem = CONV[ndim](channels, widths[0], 3, padding=1)
+        self.stem = downsampling(channels, widths[0], full, None) if half else stem
         self.down_blocks = nn.ModuleList(block(w, w) for w in widths[:-1])
         self.downs = nn.ModuleList(
             downsampling(a, b, at, None)
@@ -285,11 +292,11 @@ class UNet(nn.Module):
         )
         self.up_blocks = nn.ModuleList(block(2 * w, w) for w in widths[:-1])
         out = channels if out_channels is None else out_channels
-        self.head = nn.Sequential(
-            _group_norm(widths[0]),
-            activation_module(activation),
-            CONV[ndim](widths[0], out, 3, padding=1),
-        )
+        self.finish = nn.Sequential(_group_norm(widths[0]), activation_module(activation))
+        self.enlarge = Upsampling(widths[0], widths[0], full, activation) if half else None
+        self.act = activation_module(activation)
+        joined = widths[0] + channels if half else widths[0]
+        self.head = CONV[ndim](joined, out, 3, padding=1)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Map ``(B, channels, *size)`` to the same resolution."""
@@ -303,6 +310,9 @@ class UNet(nn.Module):
         for level in range(len(skips) - 1, -1, -1):
             h = torch.cat([self.ups[level](h), skips[level]], dim=1)
             h = self.up_blocks[level](h, cond)
+        h = self.finish(h)
+        if self.enlarge is not None:
+            h = torch.cat([self.act(self.enlarge(h)), x], dim=1)
         result: Tensor = self.head(h)
         return result
 
@@ -331,6 +341,9 @@ def image_decoder(shape: tuple[int, ...], latent: int, spec: Backbone, heads: in
 
 
 def image_translator(shape: tuple[int, ...], spec: Backbone, cond: int = 0) -> nn.Module:
-    """Build the U-Net of images ``(C, H, W)``."""
-    widths = spec.hidden or unet_widths(shape[1:])
-    return UNet(shape[0], shape[1:], widths, spec.activation, spec.dropout, cond)
+    """Build the U-Net of images ``(C, H, W)``, at half resolution inside from 24 px up."""
+    channels, *space = shape
+    size = tuple(space)
+    half = max(size) >= HALF_FROM
+    widths = spec.hidden or unet_widths(pyramid(size, 1)[1] if half else size)
+    return UNet(channels, size, widths, spec.activation, spec.dropout, cond, half=half)

@@ -102,7 +102,7 @@ class SparseSkipRNN(nn.Module):
             bound = hidden_size**-0.5
             return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
 
-        # axis 1: the recurrent branch, then the skip branch
+        # axis 1: the recurrent branch, then the skip branch; LSTM gates: input, forget, output, new
         self.weight_input = weight(members, input_size, 2 * gates)
         self.weight_hidden = weight(members, 2, hidden_size, gates)
         self.bias = weight(members, 2 * gates)
@@ -117,7 +117,7 @@ class SparseSkipRNN(nn.Module):
         """Length of a member's state: hidden state, and cell state of an LSTM."""
         return (2 if self.lstm else 1) * self.hidden_size
 
-    def start(self, batch: int, state: Tensor | None = None) -> list[Tensor]:
+    def start(self, batch: int, state: Tensor | None = None) -> Tensor:
         """Return the history before the first step.
 
         Parameters
@@ -129,14 +129,15 @@ class SparseSkipRNN(nn.Module):
 
         Returns
         -------
-        list of torch.Tensor
-            The states of the last ``max(lag)`` steps, the most recent first.
+        torch.Tensor
+            The states of the last ``max(lag)`` steps, the most recent first,
+            ``(max(lag), K, B, state_size)``.
         """
         if state is None:
             state = self.bias.new_zeros(self.members, batch, self.state_size)
-        return [state] * int(self.lag.max())
+        return state.unsqueeze(0).expand(int(self.lag.max()), -1, -1, -1)
 
-    def step(self, x: Tensor, t: int, history: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def step(self, x: Tensor, t: int, history: Tensor) -> tuple[Tensor, Tensor]:
         """Advance one step, for decoders that read their own output.
 
         Parameters
@@ -145,19 +146,20 @@ class SparseSkipRNN(nn.Module):
             Input ``(K, B, input_size)``.
         t : int
             Number of the step, 0 to ``length - 1``.
-        history : list of torch.Tensor
+        history : torch.Tensor
             From `start` or the previous step.
 
         Returns
         -------
         hidden : torch.Tensor
             Hidden states ``(K, B, H)``.
-        history : list of torch.Tensor
+        history : torch.Tensor
             The new history; its first entry is the new state.
         """
         gates = torch.baddbmm(self.bias.unsqueeze(1), x, self.weight_input)
-        branch = self._branch_weights()
-        history = self._advance(gates, branch[:, t], history)
+        gates = torch.unflatten(gates, -1, (2, -1)).transpose(1, 2)
+        branch, choice = self._links()
+        history = self._advance(gates, branch[:, t], choice, history)
         return history[0][..., : self.hidden_size], history
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -193,32 +195,34 @@ class SparseSkipRNN(nn.Module):
         batch, steps = x.shape[-3], x.shape[-2]
         flat = x.reshape(-1, batch * steps, width).expand(self.members, -1, -1)
         gates = torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight_input)
-        gates = torch.unflatten(gates, 1, (batch, steps))
-        branch = self._branch_weights()
+        gates = gates.view(self.members, batch, steps, 2, -1).permute(2, 0, 3, 1, 4)
+        branch, choice = self._links()
         history = self.start(batch, state)
         hidden = []
-        for t in range(steps):
-            history = self._advance(gates[:, :, t], branch[:, t], history)
+        for t, part in enumerate(gates.unbind(0)):
+            history = self._advance(part, branch[:, t], choice, history)
             hidden.append(history[0][..., : self.hidden_size])
         return torch.stack(hidden, dim=2), history[0]
 
-    def _branch_weights(self) -> Tensor:
-        """Share of each branch ``(K, length, 2)``: the mask over the number of kept links."""
-        return self.mask / self.mask.sum(-1, keepdim=True)
+    def _links(self) -> tuple[Tensor, Tensor]:
+        """Share of each branch ``(K, length, 2, 1, 1)`` and choice of the lag ``(L, K, 1, 1)``."""
+        branch = self.mask / self.mask.sum(-1, keepdim=True)
+        back = torch.arange(1, int(self.lag.max()) + 1, device=self.lag.device)
+        choice = (back.unsqueeze(1) == self.lag).to(branch.dtype)
+        return branch[..., None, None], choice[..., None, None]
 
-    def _advance(self, gates: Tensor, branch: Tensor, history: list[Tensor]) -> list[Tensor]:
-        """One step from the input's part of the gates ``(K, B, 2 * gates)``."""
-        members = torch.arange(self.members, device=gates.device)
-        skipped = torch.stack(history)[self.lag - 1, members]
-        before = torch.stack([history[0], skipped], dim=1)  # (K, 2, B, state)
-        recurrent = before[..., : self.hidden_size] @ self.weight_hidden
-        total = torch.unflatten(gates, -1, (2, -1)).transpose(1, 2) + recurrent
+    def _advance(self, gates: Tensor, branch: Tensor, choice: Tensor, history: Tensor) -> Tensor:
+        """One step from the input's part of the gates ``(K, 2, B, gates)``."""
+        # a sum over one-hot lags: its gradient is cheaper than that of an indexed read
+        before = torch.stack([history[0], (choice * history).sum(0)], dim=1)  # (K, 2, B, state)
+        total = gates + before[..., : self.hidden_size] @ self.weight_hidden
         if self.lstm:
-            enter, forget, new, leave = total.chunk(4, dim=-1)
-            cell = torch.sigmoid(forget) * before[..., self.hidden_size :]
-            cell = cell + torch.sigmoid(enter) * torch.tanh(new)
-            after = torch.cat([torch.sigmoid(leave) * torch.tanh(cell), cell], dim=-1)
+            gate = torch.sigmoid(total[..., : 3 * self.hidden_size])
+            enter, forget, leave = gate.chunk(3, dim=-1)
+            new = torch.tanh(total[..., 3 * self.hidden_size :])
+            cell = forget * before[..., self.hidden_size :] + enter * new
+            after = torch.cat([leave * torch.tanh(cell), cell], dim=-1)
         else:
             after = torch.tanh(total)
-        state = (branch[:, :, None, None] * after).sum(1)
-        return [state, *history[:-1]]
+        state = (branch * after).sum(1)
+        return torch.cat([state.unsqueeze(0), history[:-1]])

@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     from genad.nn.backbone import Backbone
 
 
-def tcn_widths(steps: int) -> tuple[int, ...]:
+def tcn_widths(steps: int, channels: int = 1) -> tuple[int, ...]:
     """Choose one width per halving of the time axis, down to 8 steps or fewer.
+
+    The first width, which costs most of the time, is 16, or 32 for more than 8 channels.
 
     Examples
     --------
-    >>> tcn_widths(5), tcn_widths(100)
-    ((32,), (32, 32, 64, 64))
+    >>> tcn_widths(5), tcn_widths(100), tcn_widths(100, channels=38)
+    ((32,), (16, 32, 64, 64), (32, 32, 64, 64))
     """
     depth = max(1, (steps - 1).bit_length() - 3)
-    return tuple(32 if level < 2 else 64 for level in range(depth))
+    widths = tuple(32 if level < 2 else 64 for level in range(depth))
+    return (16, *widths[1:]) if depth > 1 and channels <= 8 else widths
 
 
 class DilatedBlock(nn.Module):
@@ -90,7 +93,7 @@ def tcn_encoder(shape: tuple[int, ...], out: int, spec: Backbone) -> nn.Module:
         The network; every step sees both its past and its future.
     """
     steps, channels = shape
-    widths = spec.hidden or tcn_widths(steps)
+    widths = spec.hidden or tcn_widths(steps, channels)
     sizes = pyramid((steps,), len(widths))
     stem = scaled_init_(nn.Conv1d(channels, widths[0], 3, padding=1), spec.activation)
     layers: list[nn.Module] = [StepsFirst(), stem, activation_module(spec.activation)]
@@ -124,7 +127,7 @@ def tcn_decoder(shape: tuple[int, ...], latent: int, spec: Backbone, heads: int 
         The network, with linear output and a head axis after the batch if ``heads > 1``.
     """
     steps, channels = shape
-    widths = spec.hidden or tcn_widths(steps)
+    widths = spec.hidden or tcn_widths(steps, channels)
     sizes = pyramid((steps,), len(widths))
     layers: list[nn.Module] = [
         nn.Linear(latent, widths[-1] * sizes[-1][0]),
@@ -276,8 +279,7 @@ class GRUDecoder(nn.Module):
         y: Tensor = self.head(self.gru(z.unsqueeze(1).expand(-1, self.steps, -1)))
         if self.heads == 1:
             return y
-        result: Tensor = y.unflatten(-1, (self.heads, self.channels)).transpose(1, 2)
-        return result
+        return torch.unflatten(y, -1, (self.heads, self.channels)).transpose(1, 2)
 
 
 class GRUTranslator(nn.Module):

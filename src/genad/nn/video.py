@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from genad.nn.conv import UNet, conv_decoder, conv_encoder, conv_widths, unet_widths
+from genad.nn.conv import (
+    HALF_FROM,
+    UNet,
+    conv_decoder,
+    conv_encoder,
+    conv_widths,
+    pyramid,
+    unet_widths,
+)
 
 if TYPE_CHECKING:
     from genad.nn.backbone import Backbone
@@ -108,6 +116,8 @@ def clip_decoder(shape: tuple[int, ...], latent: int, spec: Backbone, heads: int
 class ClipUNet(nn.Module):
     """U-Net over time and space for clips: ``(B, T, C, H, W) -> (B, T, C, H, W)``.
 
+    Frames of 24 px or more are processed at half resolution (see `UNet`).
+
     Parameters
     ----------
     shape : tuple of int
@@ -132,7 +142,8 @@ class ClipUNet(nn.Module):
     ) -> None:
         super().__init__()
         frames, channels, *space = shape
-        self.unet = UNet(channels, (frames, *space), widths, activation, dropout, cond)
+        half = max(space) >= HALF_FROM
+        self.unet = UNet(channels, (frames, *space), widths, activation, dropout, cond, half=half)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Map ``(B, T, C, H, W)`` and the optional ``(B, cond)`` to ``(B, T, C, H, W)``."""
@@ -141,6 +152,7 @@ class ClipUNet(nn.Module):
 
 
 def clip_translator(shape: tuple[int, ...], spec: Backbone, cond: int = 0) -> nn.Module:
-    """Build the U-Net of clips ``(T, C, H, W)``."""
-    widths = spec.hidden or unet_widths(shape[2:])
+    """Build the U-Net of clips ``(T, C, H, W)``, at half resolution inside from 24 px up."""
+    space = shape[2:]
+    widths = spec.hidden or unet_widths(pyramid(space, 1)[1] if max(space) >= HALF_FROM else space)
     return ClipUNet(shape, widths, spec.activation, spec.dropout, cond)

@@ -80,7 +80,8 @@ def fit_gpd(excesses: ArrayLike, censored: ArrayLike = ()) -> GPD:
     The two score equations reduce to one in x = shape / scale. Its roots are bracketed on a grid
     over the whole interval where Grimshaw shows them to lie, on both sides of 0, and refined;
     the most likely of them, the exponential fit (shape 0) and the moment estimate is returned.
-    Roots with shape <= -1 are left out, because the likelihood is unbounded there.
+    Roots with shape <= -1 are left out, because the likelihood is unbounded there; small samples
+    of a short tail may have no other, and then the moment estimate usually wins.
 
     Parameters
     ----------

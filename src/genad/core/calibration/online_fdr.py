@@ -53,7 +53,9 @@ class OnlineFDR(ABC):
     below 1 / (n + 1) either, so a level under that never flags anything.
 
     Cost of an update: one pass over the clock ticks that hold a discovery, in numpy; nothing is
-    recomputed when the clock stands still. Memory: two numbers per such tick.
+    recomputed when the clock stands still. 100 000 updates with 10 000 discoveries take one to
+    three seconds on one core; LORD++ on a stream of nothing but discoveries, the worst case,
+    about twenty. Memory: two numbers per such tick.
     """
 
     alpha: float = 0.05

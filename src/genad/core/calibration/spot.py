@@ -26,9 +26,9 @@ class SPOT(StreamRule):
     """Streaming peaks over threshold: flags what a stationary stream exceeds with chance `q`.
 
     Scores between the peak level and the threshold refine the tail, which is refitted at each
-    new peak (about a millisecond for a thousand peaks). Of a flagged score only the fact that it
+    new peak (a few milliseconds for a thousand peaks). Of a flagged score only the fact that it
     passed the threshold is learnt (a censored peak, so its size has no influence), and only
-    while such scores are no more than chance explains (three standard deviations). The published
+    while such scores are no more than chance explains (one standard deviation). The published
     algorithm forgets flagged scores; its tail is then fitted to a truncated sample, and it gave
     three times the promised false alarms after 50 000 scores of a stationary stream.
 
@@ -71,6 +71,7 @@ class SPOT(StreamRule):
 
     n_excess: int = field(default=0, init=False)
     peak_level: float = field(default=math.nan, init=False, repr=False)
+    _n_past: int = field(default=0, init=False, repr=False)
     _learnt_flagged: int = field(default=0, init=False, repr=False)
     _gpd: GPD | None = field(default=None, init=False, repr=False)
 
@@ -108,7 +109,8 @@ class SPOT(StreamRule):
         self.peak_level = float(np.quantile(values, self.level))
         peaks = values[values > self.peak_level] - self.peak_level
         self._peaks = deque(((y, False) for y in peaks.tolist()), maxlen=self.max_peaks)
-        self.n, self.n_excess = values.size, peaks.size
+        self.n = self._n_past = values.size
+        self.n_excess = peaks.size
         self.n_flagged = self._learnt_flagged = 0
         self._refit()
         if peaks.size < MIN_PEAKS:
@@ -126,7 +128,7 @@ class SPOT(StreamRule):
     def learn(self, score: float, flagged: bool) -> None:
         """Learn from a score that was judged before."""
         if flagged:
-            if self._learnt_flagged >= by_chance(self.q * self.n):
+            if self._learnt_flagged >= by_chance(self.q * (self.n - self._n_past), deviations=1.0):
                 return
             self._learnt_flagged += 1
             score = self.threshold
@@ -144,6 +146,7 @@ class SPOT(StreamRule):
     def _state(self) -> dict[str, Any]:
         return {
             "n_excess": self.n_excess,
+            "n_past": self._n_past,
             "learnt_flagged": self._learnt_flagged,
             "peak_level": self.peak_level if self.n else None,
             "peaks": [y for y, _ in self._peaks],
@@ -153,6 +156,7 @@ class SPOT(StreamRule):
     def restore_state(self, state: Mapping[str, Any]) -> None:
         """Take over the state that :meth:`to_dict` wrote."""
         self.n_excess = check_count("n_excess", state["n_excess"], 0)
+        self._n_past = check_count("n_past", state["n_past"], 0)
         self._learnt_flagged = check_count("learnt_flagged", state["learnt_flagged"], 0)
         self.peak_level = check_number("peak_level", state["peak_level"]) if self.n else math.nan
         peaks = as_scores("peaks", state["peaks"], allow_empty=True, finite=True).tolist()

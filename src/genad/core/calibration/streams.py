@@ -331,9 +331,9 @@ def warn_unattainable(alpha: float, n: int, unit: str) -> None:
     )
 
 
-def by_chance(expected: float) -> int:
-    """Return a count that a Poisson number of this mean hardly ever passes."""
-    return int(expected + 3.0 * math.sqrt(expected)) + 1
+def by_chance(expected: float, deviations: float = 3.0) -> int:
+    """Return a count that a Poisson number of this mean passes only by so many deviations."""
+    return int(expected + deviations * math.sqrt(expected)) + 1
 
 
 def _to_json(value: float) -> float | str:
