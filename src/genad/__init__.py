@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "applications.detection": ["default_detector", "detect", "read"],
         "core.calibration": [
             "Adaptive",
             "BestF",
@@ -22,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "core.detections": ["Detections", "Explanation"],
         "core.detector": ["Detector"],
         "core.ensemble": ["Ensemble"],
+        "core.grouped": ["Grouped"],
         "core.persistence": ["load"],
         "core.registry": ["Card", "Family", "create", "list_detectors", "register"],
         "core.training": ["Phase", "Training"],

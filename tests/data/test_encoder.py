@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import tracemalloc
 import warnings
 
@@ -288,14 +287,3 @@ def test_memory_stays_near_the_output():
         tracemalloc.stop()
     assert fit_peak < 0.5 * x.nbytes
     assert peak < 1.5 * x.nbytes
-
-
-def test_one_row_is_quick():
-    X = np.random.default_rng(0).normal(size=(100, 30))
-    encoder = TableEncoder().fit(X)
-    best = np.inf
-    for _ in range(200):
-        start = time.perf_counter()
-        encoder.transform_array(X[:1])
-        best = min(best, time.perf_counter() - start)
-    assert best < 1e-4

@@ -260,7 +260,9 @@ class Detections:
     def _part(self, i: int, j: int, share: float) -> Part:
         if isinstance(self.observed, dict):
             name, channel = self.names[j], j
-            observed, expected = self.observed[name][i], self.expected[name][i]
+            observed = self.observed[name][i]
+            # A column that the detector leaves out has no expected value.
+            expected = self.expected[name][i] if name in self.expected else None
         else:
             place = np.unravel_index(j, self.observed.shape[1:])
             facts = KINDS[self.kind]

@@ -144,7 +144,9 @@ class TableAdapter(Adapter):
         if isinstance(loaded.original, np.ndarray) and isinstance(loaded.source, np.ndarray):
             whole = self.encoder.inverse_numeric(values)
             return whole.astype(loaded.original.dtype if loaded.original.dtype.kind == "f" else np.float64)
-        columns = self.columns(values)
+        restored = self.columns(values)
+        # Columns that were left out of the model come back as they are.
+        columns = {name: restored.get(name, given) for name, given in self.observed(loaded).items()}
         if isinstance(loaded.original, Table):
             return as_table(columns)
         if isinstance(loaded.original, np.ndarray):

@@ -38,14 +38,7 @@ _MISSING_TYPES = frozenset({"NoneType", "NAType", "NaTType"})
 
 
 class ColumnKind(StrEnum):
-    """What a column holds, and with it how it is encoded.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from_numpy(np.array(["2024-05-01", "2024-05-02"]), "day").kind
-    <ColumnKind.DATETIME: 'datetime'>
-    """
+    """What a column holds, and with it how it is encoded."""
 
     NUMERIC = "numeric"
     CATEGORICAL = "categorical"
@@ -119,12 +112,6 @@ def missing_mask(column: Column) -> np.ndarray:
     -------
     ndarray of bool, shape (n,)
         True where the cell is missing.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> missing_mask(from_numpy(np.array([1.0, np.nan]), "a"))
-    array([False,  True])
     """
     values = column.values
     if values.dtype.kind == "f":

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from genad.data.columns import Column, ColumnKind, from_numpy, number_text
+from genad.data.columns import Column, ColumnKind, from_numpy
 from genad.data.io import is_table_path, read_table
 from genad.data.table import Table, as_table, listing
 from genad.data.timeaxis import TimeAxis, as_time, inspect_time, warn_time
@@ -355,7 +355,6 @@ def _stored(stamps: np.ndarray, name: str) -> np.ndarray:
         return stamps.astype(np.float64)
     kept = stamps.astype("datetime64[ns]")
     if not (kept.astype(stamps.dtype) == stamps).all():
-        shown = number_text(0) if not stamps.size else str(stamps[0])
-        msg = f"{name} {shown} lies outside the years 1678 to 2261: give time as numbers instead"
+        msg = f"{name} {stamps[0]!s} lies outside the years 1678 to 2261: give numbers"
         raise InputError(msg)
     return kept

@@ -55,7 +55,7 @@ def _from_array(X: np.ndarray, columns: Sequence[str] | None) -> Table:
 def _from_mapping(X: Mapping[Any, Any], columns: Sequence[str] | None) -> Table:
     table = {}
     for key, cells in X.items():
-        name, values = str(key), _cells(cells)
+        name, values = str(key), as_cells(cells)
         if values.ndim != 1:
             msg = f"column {name!r} has shape {values.shape}: give one value per row"
             raise InputError(msg)
@@ -70,7 +70,19 @@ def _from_mapping(X: Mapping[Any, Any], columns: Sequence[str] | None) -> Table:
     return found_table if columns is None else found_table.select(columns)
 
 
-def _cells(cells: Any) -> np.ndarray:
+def as_cells(cells: Any) -> np.ndarray:
+    """Turn one column's cells into an array, mixed lists into objects.
+
+    Parameters
+    ----------
+    cells : array-like
+        The cells.
+
+    Returns
+    -------
+    ndarray
+        One-dimensional for a column; the caller checks.
+    """
     if isinstance(cells, np.ndarray):
         return cells
     if isinstance(cells, (list, tuple)):

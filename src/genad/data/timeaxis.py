@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from genad.data.columns import ColumnKind, from_numpy
+from genad.data.table import as_cells
 from genad.errors import DataWarning, InputError, InputTypeError
 
 __all__ = ["TimeAxis", "inspect_time", "warn_time"]
@@ -96,10 +98,7 @@ def as_time(time: Any, name: str = "time") -> np.ndarray:
     InputTypeError
         Truth values and the like.
     """
-    from genad.data.columns import ColumnKind, from_numpy
-    from genad.data.table import _cells
-
-    values = _cells(time)
+    values = as_cells(time)
     if values.ndim != 1:
         msg = f"{name} has shape {values.shape}: give one time stamp per row"
         raise InputError(msg)

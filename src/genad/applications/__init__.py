@@ -1,0 +1,1 @@
+"""Whole jobs, from the user's data to an answer."""
