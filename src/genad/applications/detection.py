@@ -1,56 +1,39 @@
-"""The main job: read a file or a dataframe, choose a detector for its kind, fit, calibrate and answer."""
+"""The main job: choose a detector for some data, fit, calibrate and answer."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from genad.applications.reading import Data, read, read_both
 from genad.core.calibration import Conformal
-from genad.core.detections import Detections
-from genad.core.detector import Detector
 from genad.core.registry import create, detector_class
 from genad.core.windows import Windowed
-from genad.data.io import read_table
 from genad.data.kinds import Kind
-from genad.data.series import Series, as_series
-from genad.data.table import Table, as_table
-from genad.errors import DataWarning, GenadError, InputError
+from genad.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The detector of each kind when none is named; docs/benchmarks.md says why.
+    from genad.core.detections import Detections
+    from genad.core.detector import Detector
+
+__all__ = [
+    "DEFAULTS",
+    "Data",
+    "default_detector",
+    "detect",
+    "kind_for",
+    "make_detector",
+    "read",
+    "read_both",
+    "wrapped",
+]
+
+#: The detector of each kind when none is named.
 DEFAULTS: dict[Kind, str] = {Kind.TABLE: "table_committee", Kind.SERIES: "series_committee"}
 
-
-@dataclass
-class Data:
-    """Data read for a job.
-
-    Attributes
-    ----------
-    X : Table or Series
-        What a detector takes.
-    kind : Kind
-        Table or series.
-    labels : int array or None
-        1 anomaly, 0 normal, -1 unlabelled, in the order of the rows; None when not given.
-    notes : list of str
-        What was assumed in reading, for the user to see.
-    """
-
-    X: Table | Series
-    kind: Kind
-    labels: NDArray[np.int64] | None
-    notes: list[str]
-
-    def __len__(self) -> int:
-        return len(self.X)
+# What a wrapper of windows decides for the detector inside it.
+_OUTER = ("threshold", "holdout", "random_state", "device", "verbose", "spread")
 
 
 def default_detector(kind: Kind | str, **params: Any) -> Detector:
@@ -59,8 +42,19 @@ def default_detector(kind: Kind | str, **params: Any) -> Detector:
     Parameters
     ----------
     kind : {"table", "series"}
+        The kind of data.
     **params
         Hyper-parameters, as for :func:`genad.create`.
+
+    Returns
+    -------
+    Detector
+        Not fitted.
+
+    Raises
+    ------
+    InputError
+        For another kind, or a parameter the detector does not have.
 
     Examples
     --------
@@ -68,105 +62,46 @@ def default_detector(kind: Kind | str, **params: Any) -> Detector:
     'table_committee'
     """
     if kind not in DEFAULTS:
-        raise InputError(f"kind: {str(kind)!r} has no default detector; use one of {', '.join(DEFAULTS)}.")
+        raise InputError(
+            f"kind: {str(kind)!r} has no default detector; use one of {', '.join(DEFAULTS)}."
+        )
     return create(DEFAULTS[Kind(kind)], **params)
 
 
-def read(
-    source: Any,
-    *,
-    kind: Kind | str | None = None,
-    time: str | None = None,
-    entity: str | None = None,
-    labels: str | Path | NDArray[Any] | None = None,
-    delimiter: str | None = None,
-) -> Data:
-    """Read data for a job and settle whether they are a table or a series.
+def kind_for(
+    method: str | None, kind: Kind | str | None = None, window: int | None = None
+) -> Kind | str | None:
+    """Return the kind of data that follows from what was asked for, before the data are read.
 
     Parameters
     ----------
-    source : path, "-", array or dataframe
-        A path is read by its suffix; ``"-"`` is standard input.
-    kind : {"table", "series"}, optional
-        Taken as a series when absent if ``time`` is given or some column holds ascending time stamps.
-    time, entity : str, optional
-        Columns of a series.
-    labels : str, path or array, optional
-        A column of the data, a file whose only column (or column ``label``) holds them, or the labels themselves.
-    delimiter : str, optional
-        Column separator of a text file.
+    method : str or None
+        Name of a detector; one of series reads its data as a series.
+    kind : str, optional
+        Wins when given.
+    window : int, optional
+        Only a series has windows.
 
-    Raises
-    ------
-    InputError
-        When the data, the labels or a column cannot be used.
+    Returns
+    -------
+    Kind, str or None
+        None leaves it to the data.
+
+    Examples
+    --------
+    >>> kind_for("windowed").value, kind_for("autoencoder")
+    ('series', None)
     """
-    if kind is not None and kind not in DEFAULTS:
-        raise InputError(f"kind: {str(kind)!r} was given; use 'table' or 'series'.")
-    if isinstance(source, Series):
-        return Data(source, Kind.SERIES, _labels(labels, None, len(source))[0], [])
-    path_like = isinstance(source, str | Path)
-    table = read_table(source, delimiter=delimiter) if path_like else as_table(source)
-    values, used = _labels(labels, table, len(table))
-    if used is not None:
-        table = table.drop([used])
-    notes: list[str] = []
-    if kind is None and (time or entity):
-        kind = Kind.SERIES
-    if kind != Kind.TABLE:
-        series = _try_series(table, time, entity, must=kind is not None)
-        if series is not None:
-            if kind is None:
-                notes.append("read as a series, because it has ascending time stamps; --kind table reads rows instead")
-            return Data(series, Kind.SERIES, values, notes)
-    return Data(table, Kind.TABLE, values, notes)
+    if kind is not None:
+        return kind
+    if window is not None or (method and detector_class(method).reads_as is Kind.SERIES):
+        return Kind.SERIES
+    return None
 
 
-def _try_series(table: Table, time: str | None, entity: str | None, *, must: bool) -> Series | None:
-    """Return the table as a series; None when it need not be one and has no usable time."""
-    try:
-        with warnings.catch_warnings():
-            if not must:
-                warnings.simplefilter("ignore", DataWarning)
-            series = as_series(table, time=time, entity=entity)
-    except GenadError:
-        if must:
-            raise
-        return None
-    return series if must or series.time is not None else None
-
-
-def _labels(given: Any, table: Table | None, n: int) -> tuple[NDArray[np.int64] | None, str | None]:
-    """Return the labels and the column of the data they came from."""
-    if given is None:
-        return None, None
-    used = None
-    if isinstance(given, str | Path):
-        if table is not None and str(given) in table.names:
-            used = str(given)
-            column = table.column(used)
-        elif Path(given).is_file():
-            other = read_table(given)
-            name = "label" if "label" in other.names else other.names[-1]
-            column = other.column(name)
-        else:
-            names = "" if table is None else f" (columns: {', '.join(table.names[:20])})"
-            raise InputError(f"labels: {str(given)!r} is neither a column of the data{names} nor a file.")
-    else:
-        column = np.asarray(given).ravel()
-    if len(column) != n:
-        raise InputError(f"labels: {len(column)} labels were given for {n} rows; give one a row.")
-    try:
-        values = np.where([cell is None for cell in column], -1, column) if column.dtype == object else column
-        numbers = np.nan_to_num(np.asarray(values, np.float64), nan=-1.0)
-    except (TypeError, ValueError):
-        numbers = np.full(n, 2.0)
-    if not np.isin(numbers, (-1, 0, 1)).all():
-        raise InputError(
-            f"labels: found {sorted({str(v) for v in column})[:5]}; use 1 for anomalies, 0 for normal rows and -1 or "
-            "nothing for unlabelled ones."
-        )
-    return numbers.astype(np.int64), used
+def wrapped(kind: Kind, method: str | None) -> bool:
+    """Say whether a method sees the data through windows only: a dense method and a series."""
+    return kind is Kind.SERIES and method is not None and detector_class(method).reads_as is None
 
 
 def make_detector(
@@ -177,26 +112,47 @@ def make_detector(
     alpha: float | None = None,
     window: int | None = None,
 ) -> Detector:
-    """Make the detector of a job: the named or default one, wrapped in windows where a series needs it.
+    """Make the detector of a job: the named or default one, in windows where a series needs it.
+
+    Parameters
+    ----------
+    kind : Kind
+        Of the data.
+    method : str or None
+        Name of a detector; the default of the kind when None.
+    params : mapping
+        Hyper-parameters.
+    alpha : float, optional
+        False-alarm rate on normal units, in (0, 1).
+    window : int, optional
+        Steps in a window of a series.
+
+    Returns
+    -------
+    Detector
+        Not fitted.
 
     Raises
     ------
     InputError
-        For an unknown method or parameter.
+        For an unknown method or parameter, or an alpha out of range.
+
+    Examples
+    --------
+    >>> make_detector(Kind.SERIES, "autoencoder", {"latent": 2}, window=8)
+    Windowed(detector=Autoencoder(latent=2), window=8)
     """
     settings = dict(params)
     if alpha is not None:
+        if settings.get("threshold") is not None:
+            raise InputError("alpha: a threshold was given as well; give one of the two.")
         settings["threshold"] = Conformal(alpha)
-    if method is None:
-        if window is not None:
-            settings["window"] = window
-        return default_detector(kind, **settings)
-    if kind is Kind.SERIES and detector_class(method).reads_as is None:
-        outer = {key: settings.pop(key) for key in ("threshold", "holdout", "random_state", "device") if key in settings}
-        return Windowed(create(method, **settings), window=window, **outer)
+    if wrapped(kind, method):
+        outer = {key: settings.pop(key) for key in _OUTER if key in settings}
+        return Windowed(create(str(method), **settings), window=window, **outer)
     if window is not None:
         settings["window"] = window
-    return create(method, **settings)
+    return default_detector(kind, **settings) if method is None else create(method, **settings)
 
 
 def detect(
@@ -213,7 +169,7 @@ def detect(
     window: int | None = None,
     **params: Any,
 ) -> Detections:
-    """Find the anomalies in some data: read, choose a detector, fit, calibrate, score, localise and restore.
+    """Find the anomalies in some data, from reading it to localising and restoring them.
 
     Parameters
     ----------
@@ -228,11 +184,11 @@ def detect(
     time, entity : str, optional
         Columns of a series.
     labels : str, path or array, optional
-        Known labels of the training data; units labelled 1 are not learnt from.
+        Known labels, see :func:`read_both`; units to learn from that are labelled 1 are left out.
     alpha : float, optional
-        False-alarm rate on normal units; 0.01 when absent.
+        False-alarm rate on normal units, in (0, 1); 0.01 when absent.
     fdr : float, optional
-        False discovery rate of the flags, instead of ``alpha``.
+        False discovery rate of the flags, in (0, 1), instead of ``alpha``.
     window : int, optional
         Steps in a window of a series.
     **params
@@ -241,6 +197,14 @@ def detect(
     Returns
     -------
     Detections
+        One entry a row or time step.
+
+    Raises
+    ------
+    InputError
+        When the data or an argument cannot be used.
+    TrainingError
+        When the loss stops being finite.
 
     Examples
     --------
@@ -251,9 +215,8 @@ def detect(
     >>> int(found.top(1)[0])
     7
     """
-    same = train is None
-    given = read(source, kind=kind, time=time, entity=entity, labels=labels if same else None)
-    learnt = given if same else read(train, kind=given.kind, time=time, entity=entity, labels=labels)
+    asked = kind_for(method, kind, window)
+    given, learnt = read_both(source, train, labels=labels, kind=asked, time=time, entity=entity)
     detector = make_detector(given.kind, method, params, alpha=alpha, window=window)
     detector.fit(learnt.X, learnt.labels)
     return detector.detect(given.X, fdr=fdr)

@@ -158,6 +158,9 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def finish(self, net: Any, samples: Samples) -> None:
         """Compute what has a closed form once the gradient is done, from all training samples."""
 
+    def absorb(self, net: Any, samples: Samples) -> None:
+        """Take in the held-out samples too, where a model can score a sample as if it had not seen it (``Batch.known``)."""
+
     def score(self, net: Any, batch: Batch) -> Tensor:
         """Return the anomaly score of each sample, (B,), or of each step of a window, (B, T)."""
         raise NotImplementedError
@@ -475,9 +478,11 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         few = held if len(held) <= _BOUND_SAMPLES else Subset(
             held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long()
         )
-        self.bounds_ = self._residual_bounds(few, self._run(few, *wants))
+        with self._scoring():
+            self.absorb(self.net_, held)
+        self.bounds_ = self._residual_bounds(few, self._run(few, *wants, known=True))
         every = self._answer(samples).scores if labels.any_anomaly else None
-        self._set_calibration(self._run(held).scores, labels, every)
+        self._set_calibration(self._run(held, known=True).scores, labels, every)
 
     def _residual_bounds(self, held: Samples, answer: Answer) -> Floats:
         """Return the 99 % quantile of |observed - restored| along the channel axis of held-out samples."""
@@ -513,7 +518,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _scoring(self) -> Any:
         return torch.enable_grad() if self.grad_at_score else torch.inference_mode()
 
-    def _blocks(self, samples: Samples, want: frozenset[Want]) -> Any:
+    def _blocks(self, samples: Samples, want: frozenset[Want], *, known: bool = False) -> Any:
         """Yield (slice, Inference) over all samples, each block padded to an aligned size by repeating its last row."""
         for where, batch in iterate(samples, self._block(samples.shape), self._device):
             n = len(batch)
@@ -522,6 +527,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 last = torch.cat([torch.arange(n), torch.full((short,), n - 1)]).to(self._device)
                 mask = None if batch.mask is None else batch.mask.index_select(0, last)
                 batch = Batch(batch.x.index_select(0, last), mask)
+            batch.known = known
             with self._scoring():
                 yield where, self.infer(self.net_, batch, want)
 
@@ -529,15 +535,15 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Return :meth:`_run` with a finite score for every unit."""
         return self._run(samples, *want)
 
-    def _run(self, samples: Samples, *want: Want) -> Answer:
-        """Compute what is wanted of every unit, block by block."""
+    def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
+        """Compute what is wanted of every unit, block by block; ``known`` as in :class:`Batch`."""
         n, shape = len(samples), samples.shape
         answer = Answer(np.empty(n))
         if "map" in want:
             answer.maps = np.empty((n, *shape), np.float32)
         if "restored" in want:
             answer.restored = np.empty((n, *shape), np.float32)
-        for where, out in self._blocks(samples, frozenset(want)):
+        for where, out in self._blocks(samples, frozenset(want), known=known):
             size = where.stop - where.start
             answer.scores[where] = _array(out.score[:size])
             if answer.maps is not None:

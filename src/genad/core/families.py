@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genad.core.detector import Detector, Inference, Want
 from genad.core.runtime import isolated_rng
-from genad.data.samples import Batch, Samples, everything
+from genad.data.samples import Batch, Samples, everything, iterate
 from genad.errors import InputError
 
 
@@ -184,3 +184,35 @@ class SampleMixin:
             values = self.generate(me.net_, n).cpu().numpy()
         columns = me.adapter_.columns(values)
         return np.column_stack(list(columns.values())) if isinstance(columns, dict) else np.asarray(columns)
+
+
+@dataclass(eq=False, repr=False)
+class EncodeMixin:
+    """Adds :meth:`encode` to a detector whose network has a code."""
+
+    def code(self, net: Any, batch: Batch) -> Tensor:
+        """Return the code of each sample, (B, latent)."""
+        raise NotImplementedError
+
+    def encode(self, X: Any) -> NDArray[np.float32]:
+        """Return the code of each sample; codes of anomalies differ from those of normal samples.
+
+        Parameters
+        ----------
+        X : array, dataframe, Table, Series or path
+            Data of the kind the detector was fitted on.
+
+        Returns
+        -------
+        float32 array of shape (n, latent)
+            One code a sample; a window, for series.
+        """
+        check_is_fitted(self, "net_")
+        me: Any = self
+        samples = me._ingest(X, reset=False).samples  # noqa: SLF001 - a mixin of Detector
+        device = me._device  # noqa: SLF001
+        with torch.inference_mode():
+            parts = [
+                self.code(me.net_, batch).cpu().numpy() for _, batch in iterate(samples, me._block(samples.shape), device)  # noqa: SLF001
+            ]
+        return np.concatenate(parts)

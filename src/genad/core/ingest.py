@@ -74,7 +74,9 @@ def make_adapter(detector: Detector, X: Any) -> Adapter:
     """
     adapter: Adapter
     if isinstance(X, Series):
-        adapter = SeriesAdapter(window=getattr(detector, "window", None))
+        adapter = SeriesAdapter(
+            window=getattr(detector, "window", None), default=getattr(detector, "default_window", 32)
+        )
     elif isinstance(X, Table) or X.ndim == 2:
         adapter = TableAdapter()
     else:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genad.core.checkpoint import pack_optimizer, read_tensors, unpack_optimizer, write_tensors
 from genad.core.progress import Progress
-from genad.core.stacking import Members, call, parameters_of
+from genad.core.stacking import Looped, Members, Stacked, call, parameters_of
 from genad.core.training import Phase, Training, TrainingReport
 from genad.data.samples import Batch, Samples, Subset, everything
 from genad.errors import ModelFileError, TrainingError
@@ -97,16 +97,18 @@ def _optimizer(phase: Phase, training: Training, parameters: list[nn.Parameter])
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=fused)
 
 
-def _clip(parameters: list[nn.Parameter], limit: float, *, by_member: bool) -> None:
+def _clip(net: nn.Module, parameters: list[nn.Parameter], limit: float) -> None:
     """Scale the gradient down to a norm of ``limit``; members of an ensemble each by their own norm."""
-    grads = [p.grad for p in parameters if p.grad is not None]
-    if not by_member:
-        torch.nn.utils.clip_grad_norm_(parameters, limit)
+    if isinstance(net, Stacked):
+        grads = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in grads]).sum(0).sqrt()
+        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+        for g in grads:
+            g.mul_(scale.view(-1, *[1] * (g.ndim - 1)))
         return
-    norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
-    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-    for g in grads:
-        g.mul_(scale.view(-1, *[1] * (g.ndim - 1)))
+    ours = set(parameters)
+    for member in net.members if isinstance(net, Looped) else [net]:
+        torch.nn.utils.clip_grad_norm_([p for p in member.parameters() if p in ours], limit)
 
 
 class TrainingLoop:
@@ -197,11 +199,11 @@ class TrainingLoop:
             while self.step < total:
                 begin = self.step
                 end = min((begin // per_round + 1) * per_round, total)
-                if noise is None:
+                if noise is None or begin % per_round == 0:
                     torch.manual_seed(self.seed * 7_919 + begin)
                 else:
                     torch.set_rng_state(noise)
-                    noise = None
+                noise = None
                 sums = torch.zeros(len(self.phases), device=self.device)
                 counts = [0] * len(self.phases)
                 indices = stream.at(begin, end - begin)
@@ -214,13 +216,14 @@ class TrainingLoop:
                         break
                 mean = self._read(sums, counts)
                 bar.update(self.step, mean)
+                whole = self.step == end
+                if whole and held_out is not None and self._no_better(held_out):
+                    report.stopped = "early"
+                    break
                 if interrupt.asked:
                     self._interrupted(path, fingerprint)
-                if self.step < end:
+                if not whole:
                     report.stopped = "time"
-                    break
-                if held_out is not None and self._no_better(held_out):
-                    report.stopped = "early"
                     break
                 if path is not None and time.perf_counter() - last_saved > (training.checkpoint_seconds or 0):
                     self._save(path, fingerprint)
@@ -254,7 +257,7 @@ class TrainingLoop:
                 else:
                     loss.backward()
                 if training.clip:
-                    _clip(group, training.clip, by_member=isinstance(self.net, Members))
+                    _clip(self.net, group, training.clip)
                 optimizer.step()
                 sums[k] += loss.detach()
                 counts[k] += 1

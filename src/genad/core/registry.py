@@ -30,6 +30,7 @@ class Family(StrEnum):
     FLOW = "flow"
     ENERGY = "energy"
     MEMORY = "memory"
+    LINEAR = "linear"
     COMMITTEE = "committee"
     WRAPPER = "wrapper"
 

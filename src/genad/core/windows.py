@@ -31,12 +31,14 @@ class SeriesDetector(Detector):
     Parameters
     ----------
     window : int, optional
-        Steps in a window; 32, or a quarter of a shorter series, when absent.
+        Steps in a window; the method's own default, or a quarter of a shorter series, when absent.
     """
 
     window: int | None = field(default=None, kw_only=True)
 
     reads_as: ClassVar[Kind | None] = Kind.SERIES
+    #: Steps in a window of a series long enough for it, when the user does not say.
+    default_window: ClassVar[int] = 32
     #: How the windows that hold a step are folded: their mean, or the window that ends at the step.
     fold: ClassVar[Literal["mean", "last"]] = "mean"
 
@@ -46,10 +48,10 @@ class SeriesDetector(Detector):
             raise InputError(f"window: {self.window!r} was given; use a whole number of steps, at least 2.")
 
     def _units(self, samples: Samples) -> int:
-        return len(_windows(samples).x)
+        return len(as_windows(samples).x)
 
     def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
-        windows = _windows(samples)
+        windows = as_windows(samples)
         n, length = len(windows.x), windows.length
         starts = windows.starts.cpu().numpy()
         count = min(int(n * self.holdout), MAX_HELD_OUT)
@@ -74,7 +76,7 @@ class SeriesDetector(Detector):
         return part(train), part(held)
 
     def _residual_bounds(self, held: Samples, answer: Answer) -> np.ndarray[Any, np.dtype[np.float64]]:
-        windows = _windows(held)
+        windows = as_windows(held)
         known = ~np.isnan(answer.scores)
         assert answer.restored is not None  # noqa: S101 - asked for by the caller
         residual = np.abs(windows.x.cpu().numpy()[known] - answer.restored[known])
@@ -82,7 +84,9 @@ class SeriesDetector(Detector):
 
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
         # A fold needs whole stretches, so bounds and scores come from the same pass over all held-out windows.
-        answer = self._run(held, "restored")
+        with self._scoring():
+            self.absorb(self.net_, held)
+        answer = self._run(held, "restored", known=True)
         self.bounds_ = self._residual_bounds(held, answer)
         scores = answer.scores[~np.isnan(answer.scores)]
         every = self._fill(self._run(samples), scores).scores if labels.any_anomaly else None
@@ -105,9 +109,9 @@ class SeriesDetector(Detector):
             answer.scores[missing] = np.median(normal)
         return answer
 
-    def _run(self, samples: Samples, *want: Want) -> Answer:
+    def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
         """Fold windows into steps; a step that no window holds gets NaN."""
-        windows = _windows(samples)
+        windows = as_windows(samples)
         n, channels = windows.x.shape
         steps = torch.arange(windows.length)
         starts = windows.starts.cpu()
@@ -116,7 +120,7 @@ class SeriesDetector(Detector):
             totals[name] = torch.zeros(n, channels)
         covered = torch.zeros(n, dtype=torch.bool)
         last_only = self.fold == "last"
-        for where, out in self._blocks(samples, frozenset(want)):
+        for where, out in self._blocks(samples, frozenset(want), known=known):
             first = starts[where]
             place = (first[:, None] + steps).flatten()
             size = len(first)
@@ -174,9 +178,10 @@ def check_inner(argument: str, detector: Any) -> None:
     detector._check_parameters()  # noqa: SLF001 - a wrapper speaks for its detector
 
 
-def _windows(samples: Samples) -> WindowSamples:
+def as_windows(samples: Samples) -> WindowSamples:
+    """Return the windows that samples of a series are, subsets resolved."""
     if isinstance(samples, Subset):
-        inner = _windows(samples.samples)
+        inner = as_windows(samples.samples)
         return WindowSamples(inner.x, inner.starts[samples.indices], inner.length, inner.mask)
     assert isinstance(samples, WindowSamples)  # noqa: S101 - series adapters make nothing else
     return samples
@@ -244,6 +249,10 @@ class Windowed(SeriesDetector):
     def optimise(self, net: nn.Module, samples: Samples) -> TrainingReport:
         """Train as the wrapped detector does."""
         return self.detector_.optimise(net, samples)
+
+    def absorb(self, net: Any, samples: Samples) -> None:
+        """Take in the held-out windows, where the wrapped detector can."""
+        self.detector_.absorb(net, samples)
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score windows, or steps by their part of the map."""

@@ -276,7 +276,9 @@ class SeriesAdapter(Adapter):
     Attributes
     ----------
     window : int or None
-        Steps in a window; None takes 32, or a quarter of a shorter series.
+        Steps in a window; None takes ``default``, or a quarter of a shorter series.
+    default : int
+        Steps in a window of a long enough series.
     clip : float
         Standardised values beyond this many standard deviations are held there, so that one wild reading does not
         drown its neighbours in every window that holds it.
@@ -287,6 +289,7 @@ class SeriesAdapter(Adapter):
     """
 
     window: int | None = None
+    default: int = 32
     clip: float = 10.0
     encoder: TableEncoder = field(default_factory=TableEncoder)
     length: int = 0
@@ -301,7 +304,7 @@ class SeriesAdapter(Adapter):
         """Learn the channels' scales and settle the window."""
         self.encoder.fit(self._channels(X))
         longest = max(int(stop - start) for start, stop in X.segments)
-        self.length = self.window or int(np.clip(longest // 4, 2, 32))
+        self.length = self.window or int(np.clip(longest // 4, 2, self.default))
         return self.transform(X)
 
     def transform(self, X: Series) -> Loaded:

@@ -20,10 +20,13 @@ class Batch:
         Standardised values, float32; 0 where a value is missing.
     mask : Tensor of bool, same shape as ``x``, or None
         True where a value was observed; None when every value was.
+    known : bool
+        Whether the model has taken these very samples in, so that a memory must leave each one out of its own search.
     """
 
     x: Tensor
     mask: Tensor | None = None
+    known: bool = False
 
     def __len__(self) -> int:
         return self.x.shape[0]

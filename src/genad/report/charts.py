@@ -26,8 +26,8 @@ _STEEP = 20.0
 def style(**more: Any) -> dict[str, Any]:
     """Return the layout every figure shares, with ``more`` on top.
 
-    Colours are names of the page's CSS properties; the page's script puts in their values, so that figures follow the
-    theme.
+    Colours are names of the page's CSS properties; the page's script puts in their values, so
+    that figures follow the theme.
     """
     layout: dict[str, Any] = {
         "template": {},
@@ -35,7 +35,19 @@ def style(**more: Any) -> dict[str, Any]:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "var(--muted)"},
         "margin": {"l": 8, "r": 8, "t": 34, "b": 8},
-        "legend": {"orientation": "h", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"},
+        "modebar": {
+            "bgcolor": "rgba(0,0,0,0)",
+            "color": "var(--muted)",
+            "activecolor": "var(--accent)",
+        },
+        "legend": {
+            "traceorder": "normal",
+            "orientation": "h",
+            "x": 0,
+            "y": 1,
+            "xanchor": "left",
+            "yanchor": "bottom",
+        },
         "hoverlabel": {
             "bgcolor": "var(--card)",
             "bordercolor": "var(--line)",
@@ -61,7 +73,7 @@ def axis(**more: Any) -> dict[str, Any]:
 
 
 def flag_line(detections: Detections) -> tuple[float, str] | None:
-    """Return the score above which units are flagged, and its name; None when there is no such line."""
+    """Return the score above which units are flagged and its name; None without such a line."""
     if detections.fdr is None:
         value = float(detections.threshold.value)
         return (value, f"threshold {number(value)}") if np.isfinite(value) else None
@@ -110,7 +122,7 @@ def score_edges(scores: Floats, line: float | None, bins: int = _BINS) -> tuple[
     # One step beyond the highest score, so that it lies inside the last bar.
     last = int(np.floor((high - anchor) / step + 1e-9)) + 1
     edges = anchor + step * np.arange(-first, last + 1)
-    return (10.0**edges if wide else edges), wide
+    return np.asarray(10.0**edges if wide else edges, np.float64), wide
 
 
 def score_figure(detections: Detections, calibration: Floats | None = None) -> Any:
@@ -159,7 +171,7 @@ def score_figure(detections: Detections, calibration: Floats | None = None) -> A
         figure.add_scatter(
             x=middles,
             y=np.where(heights > 0, heights, np.nan),
-            name="calibration (held-out normals)",
+            name="held-out normals",
             mode="lines",
             line={"shape": "hvh", "width": 2, "color": "var(--accent)"},
             hovertemplate="score %{x:.4g}: %{y:.3g} % of calibration scores",
@@ -174,17 +186,31 @@ def score_figure(detections: Detections, calibration: Floats | None = None) -> A
         ends = np.log10(edges[[0, -1]]) if wide else edges[[0, -1]]
         left = at < ends.mean()
         figure.add_annotation(
-            x=at, y=1, yref="paper", yanchor="top", xanchor="left" if left else "right", showarrow=False,
-            xshift=5 if left else -5, text=line[1], font={"color": "var(--text)"}, bgcolor="var(--card)",
-        )  # fmt: skip
+            x=at,
+            y=1,
+            yref="paper",
+            yanchor="top",
+            xanchor="left" if left else "right",
+            showarrow=False,
+            xshift=5 if left else -5,
+            text=line[1],
+            font={"color": "var(--text)"},
+            bgcolor="var(--card)",
+        )
     figure.update_xaxes(
-        axis(title={"text": "anomaly score (method's own scale)"}, type="log" if wide else "linear")
+        axis(
+            title={"font": {"size": 13}, "text": "anomaly score (method's own scale)"},
+            type="log" if wide else "linear",
+        )
     )
     figure.update_yaxes(
-        axis(title={"text": f"share of {units}, %"}, type="log" if steep else "linear")
+        axis(
+            title={"font": {"size": 13}, "text": f"share of {units}, %"},
+            type="log" if steep else "linear",
+        )
     )
     if wide:
-        figure.update_xaxes(dtick=1, exponentformat="power")
+        figure.update_xaxes(dtick=1, tickformat="~g")
     if steep:
         figure.update_yaxes(dtick=1, tickformat="~g")
     return figure
@@ -199,11 +225,11 @@ def p_value_figure(detections: Detections) -> Any:
     """
     import plotly.graph_objects as go
 
-    # With n calibration scores there are n + 1 possible p-values; more bars than that would leave teeth.
+    # n calibration scores allow n + 1 p-values; more bars than that would leave teeth.
     floor = detections.threshold.attainable
     bins = 20 if floor is None else int(np.clip(round(1.0 / floor), 2, 20))
     edges = np.linspace(0.0, 1.0, bins + 1)
-    # p-values lie on the upper ends of their steps, so bars take their right edge and not their left.
+    # p-values lie on the upper ends of their steps, so bars take their right edge.
     heights = np.histogram(-detections.p_values, -edges[::-1])[0][::-1]
     shares = 100.0 * heights / max(1, len(detections))
     units = plural(unit_of(detections))
@@ -225,6 +251,8 @@ def p_value_figure(detections: Detections) -> Any:
         line={"color": "var(--accent)", "width": 2, "dash": "dash"},
         hovertemplate="%{y:.3g} % in each bar",
     )
-    figure.update_xaxes(axis(title={"text": "p-value"}, range=[0, 1]))
-    figure.update_yaxes(axis(title={"text": f"share of {units}, %"}, rangemode="tozero"))
+    figure.update_xaxes(axis(title={"font": {"size": 13}, "text": "p-value"}, range=[0, 1]))
+    figure.update_yaxes(
+        axis(title={"font": {"size": 13}, "text": f"share of {units}, %"}, rangemode="tozero")
+    )
     return figure

@@ -24,10 +24,11 @@ def keep_extremes(
     curves : sequence of arrays of shape (n,)
         Curves drawn over the same axis; NaN marks a missing value.
     buckets : int
-        Stretches of equal length into which the axis is cut; each keeps the lowest and the highest point of every
-        curve. With ``n <= 2 * buckets`` nothing is left out.
+        Stretches of equal length into which the axis is cut; each keeps the lowest and the
+        highest point of every curve. With ``n <= 2 * buckets`` nothing is left out.
     spans : sequence of (start, stop)
-        Half-open intervals, for instance events, whose first, last, lowest and highest points are kept as well.
+        Half-open intervals, for instance events, whose first, last, lowest and highest points
+        are kept as well.
 
     Returns
     -------
@@ -61,45 +62,8 @@ def keep_extremes(
     for start, stop in spans:
         kept.append(np.array([start, stop - 1]))
         for curve in curves:
+            # A NaN would win both, and is drawn as the gap that it is.
             part = curve[start:stop]
-            if not np.isnan(part).all():
-                kept.append(start + np.array([np.nanargmin(part), np.nanargmax(part)]))
+            kept.append(np.array([start + part.argmin(), start + part.argmax()]))
     found = np.unique(np.concatenate(kept))
     return found[found < n]
-
-
-def merge_spans(
-    spans: Sequence[tuple[int, int]], most: int, n: int
-) -> tuple[list[tuple[int, int]], int]:
-    """Join close spans until at most ``most`` are left to draw.
-
-    Parameters
-    ----------
-    spans : sequence of (start, stop)
-        Half-open intervals in ascending order.
-    most : int
-        How many may stay, at least 1.
-    n : int
-        Length of the axis.
-
-    Returns
-    -------
-    tuple of (list of (start, stop), int)
-        The spans, and the gap up to which they were joined; 0 when nothing was.
-
-    Examples
-    --------
-    >>> merge_spans([(0, 1), (3, 4), (90, 91)], most=2, n=100)
-    ([(0, 4), (90, 91)], 2)
-    """
-    joined, gap = list(spans), 0
-    while len(joined) > most:
-        gap = 1 if gap == 0 else min(2 * gap, n)
-        merged: list[tuple[int, int]] = []
-        for start, stop in spans:
-            if merged and start - merged[-1][1] <= gap:
-                merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-            else:
-                merged.append((start, stop))
-        joined = merged
-    return joined, gap

@@ -29,7 +29,8 @@ class Row:
     Attributes
     ----------
     name, observed, expected, normal : str
-        The feature, what was found, the nearest normal value, and the normal range; "" where there is none.
+        The feature, what was found, the nearest normal value, and the normal range; "" where
+        there is none.
     outside : bool
         Whether the value found is outside its normal range.
     share : float
@@ -97,8 +98,8 @@ def top_items(detections: Detections) -> tuple[list[Item], str, str]:
     Returns
     -------
     tuple of (list of Item, str, str)
-        The 50 events of a series with the highest scores, or the 20 units with the highest scores; the heading; and a
-        note on what the list holds.
+        The 50 events of a series with the highest scores, or the 20 units with the highest
+        scores; the heading; and a note on what the list holds.
     """
     if detections.kind is Kind.SERIES:
         events = detections.events()
@@ -115,7 +116,8 @@ def top_items(detections: Detections) -> tuple[list[Item], str, str]:
     if not len(detections):
         return [], "Top anomalies", "There is nothing to list."
     order = detections.top(_UNITS)
-    note = f"The {count(len(order), unit_of(detections))} with the highest scores; positions count from 0."
+    units = count(len(order), unit_of(detections))
+    note = f"The {units} with the highest scores; positions count from 0."
     if not detections.is_anomaly.any():
         note = f"{note} None of them is flagged."
     return (
@@ -214,7 +216,7 @@ def _stamp(detections: Detections, i: int) -> str:
 def _parts(detections: Detections, i: int) -> tuple[list[Row], str]:
     if not explainable(detections):
         return [], ""
-    total = int(np.prod(np.shape(detections.maps)[1:]))
+    total = int(np.prod(np.asarray(detections.maps).shape[1:]))
     rows = [_row(part) for part in detections.explain(i, parts=_PARTS)]
     left = total - len(rows)
     rest = max(0.0, 100.0 - sum(row.share for row in rows))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from genad.core.detections import Detections
 
 _ASSETS = Path(__file__).parent / "assets"
+_PARTS_NAMES = {Kind.TABLE: "top features", Kind.SERIES: "top channels"}
 
 
 def write_report(
@@ -33,7 +34,9 @@ def write_report(
     title: str | None = None,
     date: date | str | None = None,
 ) -> Path:
-    """Write an answer as one self-contained HTML file: no network, light and dark, on screen and paper.
+    """Write an answer as one self-contained HTML file.
+
+    It needs no network, follows light and dark, and reads on a phone and on paper.
 
     The same input gives the same bytes. The file appears under its name only when it is whole.
 
@@ -149,12 +152,14 @@ def render(
             for t in curves
         ],
         timeline_notes=curve_notes,
+        start=_first_shown([t.label for t in curves], items),
         heading=heading,
         note=note,
         items=items,
         axis_spans=_axis_spans(detections, items) if drawable else {},
         drawn={t.label for t in curves},
         explainable=explainable(detections),
+        parts_name=_PARTS_NAMES.get(detections.kind, "top places"),
         quality=None if labels is None else quality(detections, labels),
         version=__version__,
         date=None if date is None else str(date),
@@ -162,6 +167,11 @@ def render(
         script=asset("report.js"),
         plotly=Markup(get_plotlyjs()),  # noqa: S704 - plotly's own file
     )
+
+
+def _first_shown(labels: list[str], items: list[Any]) -> int:
+    """Return which entity to show first: the one of the first item, when it is drawn."""
+    return labels.index(items[0].entity) if items and items[0].entity in labels else 0
 
 
 def _embed(figure: Any) -> Any:
@@ -175,17 +185,19 @@ def _embed(figure: Any) -> Any:
 
 
 def _axis_spans(detections: Detections, items: list[Any]) -> dict[int, str]:
-    """Return where each listed event lies on the horizontal axis of its entity, with some room around it."""
+    """Return where each event lies on its entity's horizontal axis, with some room around it."""
+    axes: dict[str, tuple[Any, Any]] = {}
     spans = {}
-    everything = np.arange(len(detections))
     for item in items:
         if item.span is None:
             continue
         start, stop = item.span
-        rows = everything
-        if detections.entity is not None:
-            rows = np.flatnonzero(detections.entity == detections.entity[start])
-        x, _ = positions_on_axis(detections, rows)
+        if item.entity not in axes:
+            rows = np.arange(len(detections))
+            if detections.entity is not None:
+                rows = np.flatnonzero(detections.entity == detections.entity[start])
+            axes[item.entity] = rows, positions_on_axis(detections, rows)[0]
+        rows, x = axes[item.entity]
         first, last = np.searchsorted(rows, (start, stop - 1))
         room = max(20, 2 * (stop - start))
         ends = [float(x[max(0, first - room)]), float(x[min(len(x) - 1, last + room)])]

@@ -33,7 +33,7 @@ class Picture:
     source : str
         A ``data:`` address of a PNG; "" for curves.
     curves : tuple of (str, str)
-        The points of the observed and the expected curve within a box of 320 x 90; "" where there is none.
+        Points of the observed and the expected curve in a box of 320 x 90; "" where there is none.
     """
 
     caption: str
@@ -80,7 +80,7 @@ def pictures(detections: Detections, i: int) -> list[Picture]:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode pixels as a PNG.
+    r"""Encode pixels as a PNG.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     --------
     >>> import numpy as np
     >>> png(np.zeros((2, 3, 1), np.uint8))[:8]
-    b'\\x89PNG\\r\\n\\x1a\\n'
+    b'\x89PNG\r\n\x1a\n'
     """
     rows, columns, channels = pixels.shape
     colour_type = {1: 0, 3: 2, 4: 6}[channels]
@@ -125,7 +125,10 @@ def _blocks(image: NDArray[np.float64], reduce: Any) -> NDArray[np.float64]:
     rows, columns = (-(-size // side) for size in image.shape[1:])
     padding = ((0, 0), (0, rows * side - image.shape[1]), (0, columns * side - image.shape[2]))
     padded = np.pad(image, padding, mode="edge")
-    return reduce(padded.reshape(len(image), rows, side, columns, side), axis=(2, 4))
+    shrunk: NDArray[np.float64] = reduce(
+        padded.reshape(len(image), rows, side, columns, side), axis=(2, 4)
+    )
+    return shrunk
 
 
 def _photo(image: NDArray[np.float64], low: float, high: float) -> str:
@@ -136,7 +139,7 @@ def _photo(image: NDArray[np.float64], low: float, high: float) -> str:
 
 
 def _heat(where: NDArray[np.float64]) -> str:
-    """Draw a map as one colour whose opacity is the share, so that it sits on light and dark pages."""
+    """Draw a map as one colour of varying opacity, which sits on light and dark pages."""
     # The highest value of a block is kept, so that a single bad pixel stays visible.
     total = _blocks(np.nan_to_num(where).clip(0).sum(0, keepdims=True), np.max)[0]
     strength = (total / max(float(total.max()), 1e-300)) ** 0.5
@@ -152,11 +155,9 @@ def _window(
     normal: NDArray[np.float64] | None,
     where: NDArray[np.float64] | None,
 ) -> list[Picture]:
-    order = range(seen.shape[1])
-    if where is not None:
-        order = np.argsort(-np.nansum(where, axis=0), kind="stable")
+    weight = np.zeros(seen.shape[1]) if where is None else np.nansum(where, axis=0)
     found = []
-    for channel in list(order)[:_CURVES]:
+    for channel in np.argsort(-weight, kind="stable")[:_CURVES]:
         both = [seen[:, channel]] + ([] if normal is None else [normal[:, channel]])
         known = np.concatenate(both)
         known = known[np.isfinite(known)]

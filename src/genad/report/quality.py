@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _FIGURES = (
     ("Ranking", "auroc", "AUROC", "a random anomaly scores above a random normal unit"),
     ("Ranking", "average_precision", "Average precision", "precision averaged over all recalls"),
-    ("Ranking", "precision_at_k", "Precision at k", "anomalies among the k highest scores, k their number"),
-    ("Ranking", "recall_at_1pct_false_alarms", "Recall at 1 % false alarms", "anomalies found when 1 % of normals are flagged"),
+    ("Ranking", "precision_at_k", "Precision at k", "anomalies among as many highest scores"),
+    ("Ranking", "recall_at_1pct_false_alarms", "Recall at 1 % false alarms", "anomalies found"),
     ("Flags", "precision", "Precision", "flagged units that are anomalies"),
     ("Flags", "recall", "Recall", "anomalies that are flagged"),
     ("Flags", "f1", "F1", "harmonic mean of the two"),
@@ -51,6 +51,11 @@ class Figure:
     label: str
     meaning: str
     value: float
+
+    @property
+    def text(self) -> str:
+        """The value with three decimals; 1.000 only where it is exactly 1."""
+        return "> 0.999" if 0.9995 <= self.value < 1.0 else f"{self.value:.3f}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ def read_truth(detections: Detections, truth: Any) -> NDArray[np.int64]:
     n = len(detections)
     if found.shape != (n,):
         raise InputError(
-            f"truth: shape {found.shape} was given for {n} units; give one label a unit, shape ({n},)."
+            f"truth: shape {found.shape} was given for {n} units; "
+            f"give one label a unit, shape ({n},)."
         )
     try:
         numbers = found.astype(np.float64)
@@ -103,7 +109,8 @@ def read_truth(detections: Detections, truth: Any) -> NDArray[np.int64]:
     if wrong.any():
         first = int(wrong.argmax())
         raise InputError(
-            f"truth: {found[first]!r} at position {first} is no label; use 1 (anomaly), 0 (normal) or -1 (unlabelled)."
+            f"truth: {found[first]!r} at position {first} is no label; "
+            "use 1 (anomaly), 0 (normal) or -1 (unlabelled)."
         )
     labels = numbers.astype(np.int64)
     rows = getattr(detections, "rows", None)
@@ -128,11 +135,13 @@ def quality(detections: Detections, labels: NDArray[np.int64]) -> Quality:
 
     known = labels >= 0
     anomalies, normals = int((labels == 1).sum()), int((labels == 0).sum())
-    notes = [
-        f"Against {anomalies:,} units labelled anomalous and {normals:,} labelled normal. All figures from 0 to 1; higher is better."
-    ]
+    basis = (
+        f"Against {anomalies:,} units labelled anomalous and {normals:,} labelled normal. "
+        "All figures are from 0 to 1; higher is better."
+    )
+    notes = [basis]
     if not anomalies or not normals:
-        return Quality({}, [f"{notes[0]} Figures need both classes, so there are none."])
+        return Quality({}, [f"{basis} Figures need both classes, so there are none."])
     series = detections.kind is Kind.SERIES and bool(known.all())
     if detections.kind is Kind.SERIES and not series:
         notes.append("Some steps are unlabelled, so the figures that know time are left out.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from genad.data.kinds import KINDS, Kind
 if TYPE_CHECKING:
     from genad.core.detections import Detections
 
+# Dates come out of explanations as text of this form.
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d(:\d\d(:\d\d(\.\d{1,9})?)?)?")
 _LONGEST_TEXT = 80
 _RANK_ONLY = 1e4
 _SMALLEST_PLAIN = 1e-4
@@ -45,6 +48,8 @@ def number(value: Any, digits: int = 4) -> str:
         return "missing"
     if isinstance(value, np.datetime64):
         return moment(value)
+    if isinstance(value, str) and _STAMP.fullmatch(value):
+        return moment(np.datetime64(value))
     if not isinstance(value, float):
         return clip_text(str(value))
     if not math.isfinite(value):
@@ -52,7 +57,7 @@ def number(value: Any, digits: int = 4) -> str:
     if value == int(value) and abs(value) < _RANK_ONLY:
         return str(int(value))
     if abs(value) >= _RANK_ONLY:
-        return f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.{digits}g}"  # noqa: PLR2004
+        return f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.{digits}g}"
     if abs(value) < _SMALLEST_PLAIN:
         return f"{value:.{digits}g}"
     return np.format_float_positional(value, digits, unique=True, fractional=False, trim="-")
@@ -80,8 +85,8 @@ def moment(time: Any) -> str:
     Examples
     --------
     >>> import numpy as np
-    >>> moment(np.datetime64("2024-03-01T00:00:00.000000")), moment(np.datetime64("2024-03-01T12:30:00"))
-    ('2024-03-01', '2024-03-01 12:30')
+    >>> [moment(np.datetime64(text)) for text in ("2024-03-01T00:00:00.0", "2024-03-01T12:30")]
+    ['2024-03-01', '2024-03-01 12:30']
     """
     if not isinstance(time, np.datetime64):
         return number(time, 6)
@@ -110,10 +115,10 @@ def duration(seconds: float) -> str:
     Examples
     --------
     >>> duration(0.34), duration(75), duration(7300)
-    ('0.34 s', '1 min 15 s', '2 h 2 min')
+    ('0.34 s', '1 min 15 s', '2 h 1 min')
     """
-    if seconds < 60:  # noqa: PLR2004
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
@@ -186,8 +191,9 @@ def promise(detections: Detections) -> str:
         return detections.threshold.promise
     units = plural(unit_of(detections))
     return (
-        f"At most {percent(detections.fdr)} of the flagged {units} are expected to be normal: the false discovery rate "
-        "is controlled by the Benjamini-Hochberg procedure on conformal p-values."
+        f"At most {percent(detections.fdr)} of the flagged {units} are expected to be normal: the "
+        "false discovery rate is controlled by the Benjamini-Hochberg procedure on conformal "
+        "p-values."
     )
 
 
@@ -200,15 +206,17 @@ def remarks(detections: Detections) -> list[str]:
     floor = threshold.attainable
     if detections.fdr is None and floor is not None and isinstance(alpha, float) and alpha < floor:
         found.append(
-            f"A false-alarm rate of {percent(alpha)} was asked for, but {count(threshold.n, unit)} held out can promise "
-            f"no less than {percent(floor)}; that level is used. Hold out more to go lower."
+            f"A false-alarm rate of {percent(alpha)} was asked for, but {count(threshold.n, unit)} "
+            f"held out can promise no less than {percent(floor)}; that level is used. Hold out "
+            "more to go lower."
         )
     if detections.fdr is not None and floor is not None:
         needed = math.ceil(floor * len(detections) / detections.fdr)
         if needed > 1:
             found.append(
-                f"No p-value can be below {probability(floor)} with {count(threshold.n, unit)} held out, so at least "
-                f"{count(needed, unit)} must score above all of them before any is flagged."
+                f"With {count(threshold.n, unit)} held out no p-value is below "
+                f"{probability(floor)}, so at least {count(needed, unit)} must score above all "
+                "of them before any is flagged."
             )
     if math.isinf(threshold.value) and detections.fdr is None:
         found.append(
@@ -282,5 +290,6 @@ def subject(detections: Detections) -> str:
         entities = len(set(detections.entity.tolist()))
         parts.append(f"{entities:,} entities" if entities != 1 else "1 entity")
     if detections.time is not None and len(detections):
-        parts.append(f"{moment(min(detections.time))} to {moment(max(detections.time))}")
+        stamps = np.asarray(detections.time)
+        parts.append(f"{moment(stamps.min())} to {moment(stamps.max())}")
     return ", ".join(parts)

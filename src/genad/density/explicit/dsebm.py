@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import grad, grad_and_value
-from torch.nn import functional as F  # noqa: N812
 
-from genad.core.detector import Inference, Want
 from genad.core.families import DensityDetector, DensityNet
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
@@ -21,18 +21,18 @@ from genad.errors import InputError
 from genad.nn import encoder, resolve
 
 # Widths of the network on vectors; other shapes take their backbone's own.
-_HIDDEN = (128,)
+_HIDDEN = (128, 128)
 # Activations whose second derivative vanishes, so that score matching cannot train through them.
 _PIECEWISE_LINEAR = ("relu", "leaky_relu")
 
 
 class EnergyNet(DensityNet):
-    """E(x) = |x - b|^2 / 2 - sum_j softplus(g_j(x)).
+    """E(x) = |x - b|^2 / 2 - h(x).
 
     Attributes
     ----------
     features : nn.Module
-        The network g, from samples to (B, units).
+        The network h, from samples to (B, 1): a weighted sum of softplus units.
     visible : Parameter
         The offset b, of the sample's shape.
     """
@@ -44,14 +44,14 @@ class EnergyNet(DensityNet):
 
     def bonus(self, x: Tensor) -> Tensor:
         """Return what the hidden units take off the quadratic energy, (B,)."""
-        return F.softplus(self.features(x)).sum(1)
+        return self.features(x).squeeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the energy of each sample, (B,)."""
         return 0.5 * (x - self.visible).square().flatten(1).sum(1) - self.bonus(x)
 
     def restored(self, x: Tensor) -> Tensor:
-        """Return f(x) = x - grad E(x) = b + grad sum_j softplus(g_j(x)).
+        """Return f(x) = x - grad E(x) = b + grad h(x).
 
         The second form never subtracts a large x from itself.
         """
@@ -85,16 +85,64 @@ class EnergyNet(DensityNet):
 )
 @dataclass(eq=False, repr=False)
 class DSEBM(DensityDetector):
-    """DRAFT."""
+    """Deep energy ``E(x) = |x - b|^2 / 2 - h(x)``, trained so that ``x - grad E(x)`` removes noise.
+
+    Training minimises ``|x - f(x + noise)|^2`` with ``f(x) = x - grad E(x)``: score matching in its
+    denoising form, with no sampling and no partition function. ``E / noise^2`` is then the
+    negative log-density of the noised data up to a constant, in nats, and is the score. ``h`` is a
+    weighted sum of softplus units; ReLU would leave the gradient piecewise constant, so a backbone
+    with ReLU is given softplus instead.
+
+    Mean AUROC/AP over 14 ADBench tables, one-class, 3 seeds: @@FIGE@@
+    on one thread (``score_by="reconstruction"``: @@FIGR@@).
+
+    When to use
+    -----------
+    Where anomalies should be restored or localised as well as found: with one value of a row moved
+    by 4 standard deviations (4 tables) the map names that value in 96 % of the rows.
+
+    When it fails
+    -------------
+    ``noise`` sets the length scale: anomalies closer to the data than that blur into them
+    (pendigits: 0.94, where nearest neighbours reach 0.999). Small tables with heavy tails
+    (annthyroid) vary by 0.05 and more between seeds. Energies of different fits do not compare.
+    Missing values stand at the training mean.
+
+    Parameters
+    ----------
+    score_by : {"energy", "reconstruction"}
+        Score by the energy in nats, or by the root mean squared ``x - f(x)`` over the observed
+        values, in standard deviations.
+    noise : float
+        Standard deviation of the training noise on standardised data, above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from genad import Training, create
+    >>> X = np.random.default_rng(0).normal(size=(500, 3))
+    >>> detector = create("dsebm", training=Training(updates=50)).fit(X)
+    >>> normal, odd = detector.anomaly_score([[0.0, 0, 0], [5, -5, 5]])
+    >>> bool(odd > normal + 10)
+    True
+    >>> bool(np.abs(detector.restore([[5.0, -5, 5]])).max() < 5)
+    True
+
+    References
+    ----------
+    Zhai, Cheng, Lu and Zhang (2016), Deep structured energy based models for anomaly detection,
+    ICML.
+    Vincent (2011), A connection between score matching and denoising autoencoders, Neural
+    Computation.
+    """
 
     score_by: Literal["energy", "reconstruction"] = "energy"
     noise: float = field(default=0.5, kw_only=True)
-    units: int = field(default=128, kw_only=True)
 
     # torch.func differentiates inside inference mode and under vmap, so autograd stays off.
     grad_at_score = False
     restore_steps = 16
-    defaults = Training(updates=500, batch_size=128, lr=3e-3, warmup=20)
+    defaults = Training(updates=300, batch_size=128, lr=1e-2, warmup=20)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -102,6 +150,8 @@ class DSEBM(DensityDetector):
             raise InputError(
                 f"score_by: {self.score_by!r} was given; use 'energy' or 'reconstruction'."
             )
+        if not (isinstance(self.noise, int | float) and 0 < self.noise < math.inf):
+            raise InputError(f"noise: {self.noise!r} was given; use a number above 0.")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the energy network."""
@@ -110,7 +160,7 @@ class DSEBM(DensityDetector):
             spec = replace(spec, activation="softplus")
         if kind == "mlp" and spec.hidden is None:
             spec = replace(spec, hidden=_HIDDEN)
-        return EnergyNet(encoder(shape, self.units, spec), shape)
+        return EnergyNet(encoder(shape, 1, spec), shape)
 
     def loss(self, net: Any, batch: Batch) -> Tensor:
         """Denoise: f of a noised sample should be the sample."""
@@ -144,3 +194,17 @@ class DSEBM(DensityDetector):
             moving = (score > net.typical_score).view(-1, *[1] * (current.ndim - 1))
             current = torch.where(moving, better, current)
         return current
+
+    def log_prob(self, X: Any) -> NDArray[np.float64]:
+        """Return log p(x) of the noised data up to a constant, in nats.
+
+        Raises
+        ------
+        InputError
+            When the detector scores by reconstruction.
+        """
+        if self.score_by != "energy":
+            raise InputError(
+                f"score_by: {self.score_by!r} gives no density; log_prob needs score_by='energy'."
+            )
+        return super().log_prob(X)

@@ -16,14 +16,23 @@ from genad.core.training import Training, TrainingReport
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch, Samples, everything
 from genad.errors import InputError
+from genad.nn import ACTIVATIONS, resolve
 
 # Principal components that the flow models; the rest of a larger sample is an isotropic Gaussian.
 _COMPONENTS = 64
-# Samples that decide the principal components.
+# Samples that decide the principal components; fewer for long ones, whose Gram matrix is taken.
 _SAMPLES = 20_000
+_LONG = 2048
+_HIDDEN = (64, 64)
+_BLOCKS = {"spline": 4, "maf": 3, "affine": 6}
 # Share of the mean variance added to each component's: keeps directions without variance from
 # being blown up to unit scale, where sampling error would look like structure.
 _SHRINK = 0.05
+# Least variance of a direction, for constant columns: 0.01 standard deviations squared.
+_LEAST = 1e-4
+# Widest uniform noise on a discrete column, in standard deviations: a rare truth value has values
+# so far apart that a full step of noise would drown every other column.
+_WIDEST = 0.5
 # Latent values are cut here so that the squares of absurd inputs stay finite in float32.
 _LARGEST = 1e16
 
@@ -54,8 +63,6 @@ class FlowNet(DensityNet):
         the standard deviation of the residual.
     grain : Tensor
         Width (d,) of the uniform noise on columns with few distinct values, 0 elsewhere.
-    radius : Tensor
-        Median latent norm of the training samples.
     """
 
     centre: Tensor
@@ -63,7 +70,6 @@ class FlowNet(DensityNet):
     scale: Tensor
     rest: Tensor
     grain: Tensor
-    radius: Tensor
 
     def __init__(self, flow: nn.Module, shape: tuple[int, ...], components: int) -> None:
         super().__init__()
@@ -75,7 +81,6 @@ class FlowNet(DensityNet):
         self.register_buffer("scale", torch.ones(components))
         self.register_buffer("rest", torch.ones(()))
         self.register_buffer("grain", torch.zeros(d))
-        self.register_buffer("radius", torch.zeros(()))
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return whitened components (B, k) and the residual (B, d) of samples."""
@@ -122,110 +127,189 @@ class FlowNet(DensityNet):
 )
 @dataclass(eq=False, repr=False)
 class Flow(SampleMixin, DensityDetector):
-    """DRAFT."""
+    """Normalising flow: exact ``log p(x) = log N(f(x); 0, I) + log |det df/dx|``.
 
-    transform: Literal["spline", "maf", "affine"] = "spline"
-    blocks: int = field(default=4, kw_only=True)
-    hidden: tuple[int, ...] = field(default=(64, 64), kw_only=True)
+    ``f`` whitens the leading principal components of a sample (a fixed linear map, in closed form,
+    shrunk towards isotropy) and then applies trained blocks, each seeing the components in another
+    order. With more than 64 values the components beyond the 64 leading ones are an isotropic
+    Gaussian, so the score stays the negative log-density of the whole sample, in nats on the
+    standardised scale. Training adds Gaussian noise to the components and uniform noise of one
+    step to columns with few distinct values, so constant and integer columns have finite density.
+
+    Mean AUROC/AP over 14 ADBench tables, one-class, 3 seeds: @@FIG@@
+    on one thread.
+
+    When to use
+    -----------
+    Tables of correlated numbers; where a calibrated log-density or new samples are wanted.
+
+    When it fails
+    -------------
+    Likelihood is not typicality: a smooth, dull sample may score below every normal one. Where
+    normal data fill many small clusters (fault, satellite) plain nearest neighbours do better:
+    0.953 over the same tables. Splines cost five times as much as ``"maf"`` for about the same
+    AUROC. Missing values stand at the training mean, which is more likely than they deserve.
+
+    Parameters
+    ----------
+    bijector : {"maf", "spline", "affine"}
+        Masked autoregressive affine; rational-quadratic spline coupling (identity beyond 5);
+        affine coupling (RealNVP). The autoregressive one samples slowest, a pass a component.
+    blocks : int, optional
+        Trained blocks; by default 3 (maf), 4 (spline) or 6 (affine).
+    bins : int
+        Bins of a spline, at least 2.
+    noise : float
+        Standard deviation of the smoothing noise on the whitened components, at least 0.
+
+    Notes
+    -----
+    ``backbone`` gives the widths and activation of the conditioners, ``Backbone(hidden=(64, 64))``
+    by default. The restored sample climbs the log-density until it is as likely as a typical
+    normal sample. Shrinking the latent and mapping it back was the alternative: with one value of
+    a row moved by 4 standard deviations (4 tables) it left 89 % of the error, the climb 81 %.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from genad import Training, create
+    >>> X = np.random.default_rng(0).normal(size=(500, 2))
+    >>> flow = create("flow", training=Training(updates=50)).fit(X)
+    >>> flow.log_prob([[0.0, 0.0], [4.0, -4.0]]).round(0)
+    array([ -2., -17.])
+    >>> flow.sample(3).shape
+    (3, 2)
+
+    References
+    ----------
+    Durkan, Bekasov, Murray and Papamakarios (2019), Neural spline flows, NeurIPS.
+    Papamakarios, Pavlakou and Murray (2017), Masked autoregressive flow for density estimation,
+    NeurIPS.
+    Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP, ICLR.
+    """
+
+    bijector: Literal["maf", "spline", "affine"] = "maf"
+    blocks: int | None = field(default=None, kw_only=True)
     bins: int = field(default=8, kw_only=True)
     noise: float = field(default=0.1, kw_only=True)
-    restore_by: str = "climb"
-    sat: bool = True
-    grainy: bool = True
 
     stackable = False
     defaults = Training(
         updates=400, batch_size=256, lr=3e-3, weight_decay=1e-5, clip=5.0, warmup=20, patience=10
     )
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.bijector not in _BLOCKS:
+            raise InputError(
+                f"bijector: {self.bijector!r} was given; use one of {', '.join(_BLOCKS)}."
+            )
+        blocks = 1 if self.blocks is None else self.blocks
+        for name, value, least in (("blocks", blocks, 1), ("bins", self.bins, 2)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(
+                    f"{name}: {value!r} was given; use a whole number of at least {least}."
+                )
+        if not (isinstance(self.noise, int | float) and 0 <= self.noise < math.inf):
+            raise InputError(f"noise: {self.noise!r} was given; use a number of at least 0.")
+
     def build(self, shape: tuple[int, ...]) -> nn.Module:
+        """Make the untrained flow."""
         k = min(math.prod(shape), _COMPONENTS)
         return FlowNet(self._flow(k), shape, k)
 
     def _flow(self, k: int) -> nn.Module:
-        spline = {
-            "univariate": zuko.transforms.MonotonicRQSTransform,
-            "shapes": [(self.bins,), (self.bins,), (self.bins - 1,)],
+        _, spec = resolve((k,), self.backbone)
+        shared: dict[str, Any] = {
+            "features": k,
+            "hidden_features": spec.hidden or _HIDDEN,
+            "activation": ACTIVATIONS[spec.activation],
         }
-        transforms = []
-        for block in range(self.blocks):
-            if block % 2 == 0:
-                order = torch.randperm(k)
+        if self.bijector == "spline":
+            shared["univariate"] = zuko.transforms.MonotonicRQSTransform
+            shared["shapes"] = [(self.bins,), (self.bins,), (self.bins - 1,)]
+        blocks = []
+        order = torch.arange(k)
+        for i in range(self.blocks or _BLOCKS[self.bijector]):
+            # A fresh permutation for every pair of blocks; the second of a pair turns it round, so
+            # that what conditions in one is conditioned in the other.
+            order = torch.randperm(k) if i % 2 == 0 else order.flip(0)
+            if self.bijector == "maf":
+                block = zuko.flows.MaskedAutoregressiveTransform(order=order, **shared)
             else:
-                order = order.flip(0)
-            step = zuko.flows.MaskedAutoregressiveTransform(
-                features=k,
-                passes=None if self.transform == "maf" else 2,
-                order=order,
-                hidden_features=self.hidden,
-                activation=nn.ReLU,
-                **(spline if self.transform == "spline" else {}),
-            )
-            if self.sat and hasattr(step, "hyper"):
-                step.hyper = nn.Sequential(Saturate(), step.hyper)
-            transforms.append(step)
+                first = torch.zeros(k, dtype=torch.bool)
+                first[order[: (k + i % 2) // 2]] = True
+                block = zuko.flows.GeneralCouplingTransform(mask=first, **shared)
+            if k > 1:
+                block.hyper = nn.Sequential(Saturate(), block.hyper)
+            blocks.append(block)
         base = zuko.lazy.UnconditionalDistribution(
             zuko.distributions.DiagNormal, torch.zeros(k), torch.ones(k), buffer=True
         )
-        return zuko.flows.Flow(transforms, base)
-
-    @torch.no_grad()
-    def _whiten(self, net: FlowNet, samples: Samples) -> None:
-        batch = everything(samples, net.centre.device, _SAMPLES)
-        x = batch.x.flatten(1)
-        n, d = x.shape
-        k = net.scale.shape[0]
-        net.centre = x.mean(0)
-        centred = x - net.centre
-        if d <= 4096:
-            values, axes = torch.linalg.eigh((centred.T @ centred / n).double())
-            values, axes = values.flip(0)[:k].clamp_min(0), axes.flip(1)[:, :k]
-        total = centred.square().sum().double() / n
-        mean = total / d
-        net.scale = (values + _SHRINK * mean).sqrt().float()
-        net.axes = axes.float()
-        net.rest = ((total - values.sum()) / max(d - k, 1)).clamp_min(1e-4).sqrt().float()
-        if self.grainy and len(net.shape) == 1:
-            s = x.sort(0).values
-            gap = s.diff(dim=0)
-            distinct = (gap > 1e-6).sum(0)
-            few = distinct < math.sqrt(n)
-            step = torch.where(gap > 1e-6, gap, torch.inf).amin(0) if n > 1 else torch.zeros(d)
-            net.grain = torch.where(few & (distinct > 0), step.clamp_max(self.cap), 0.0)
-
-    cap = 0.5
+        return zuko.flows.Flow(blocks, base)
 
     def optimise(self, net: nn.Module, samples: Samples) -> TrainingReport:
+        """Fix the linear part from the data, then train the blocks."""
         self._whiten(net, samples)
         return super().optimise(net, samples)
 
-    def loss(self, net: Any, batch: Batch) -> Tensor:
-        x = batch.x
-        if self.grainy:
-            x = x + (net.grain * (torch.rand_like(x.flatten(1)) - 0.5)).view_as(x)
-        return -net.log_prob(x, self.noise).mean() / batch.x[0].numel()
+    @torch.no_grad()
+    def _whiten(self, net: Any, samples: Samples) -> None:
+        place = net.centre.device
+        long = net.centre.shape[0] > _LONG
+        # Eigenvalues come in float64, which not every device has.
+        x = everything(samples, place, _LONG if long else _SAMPLES).x.flatten(1).cpu().double()
+        n, d = x.shape
+        k = net.scale.shape[0]
+        centre = x.mean(0)
+        centred = x - centre
+        if long:
+            values, left = torch.linalg.eigh(centred @ centred.T / n)
+            # The triangular factor drops out; directions without data are filled up orthogonally.
+            spanned = torch.zeros(d, k, dtype=x.dtype)
+            spanned[:, : min(n, k)] = centred.T @ left.flip(1)[:, :k]
+            axes = torch.linalg.qr(spanned).Q
+        else:
+            values, axes = torch.linalg.eigh(centred.T @ centred / n)
+            axes = axes.flip(1)[:, :k]
+        kept = torch.zeros(k, dtype=x.dtype)
+        kept[: min(k, len(values))] = values.flip(0)[:k].clamp_min(0)
+        total = centred.square().sum() / n
+        extra = _SHRINK * total / d
+        net.centre, net.axes = centre.float().to(place), axes.float().to(place)
+        net.scale = (kept + extra).clamp_min(_LEAST).sqrt().float().to(place)
+        left_out = (total - kept.sum()).clamp_min(0) / max(d - k, 1)
+        net.rest = (left_out + extra).clamp_min(_LEAST).sqrt().float().to(place)
+        if len(net.shape) == 1 and n > 1:
+            net.grain = _grain(x).float().to(place)
 
-    def finish(self, net: Any, samples: Samples) -> None:
-        super().finish(net, samples)
-        few = everything(samples, torch.device(self.device_), 2000)
-        with torch.no_grad():
-            net.radius = net.latent(net.split(few.x)[0])[0].norm(dim=1).median()
+    def loss(self, net: Any, batch: Batch) -> Tensor:
+        """Return the mean negative log-likelihood of noised samples, a component."""
+        x = batch.x
+        if x.ndim == 2:
+            x = x + net.grain * (torch.rand_like(x) - 0.5)
+        return -net.log_prob(x, self.noise).mean() / net.scale.shape[0]
 
     def log_density(self, net: Any, x: Tensor) -> Tensor:
+        """Return log p(x) of each sample in nats."""
         return net.log_prob(x)
 
-    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
-        if self.restore_by == "climb":
-            return super().reconstruct(net, batch)
-        with torch.no_grad():
-            w, r = net.split(batch.x)
-            z, _ = net.latent(w)
-            norm = z.norm(dim=1, keepdim=True)
-            z = z * (net.radius / norm.clamp_min(1e-12)).clamp_max(1.0)
-            return net.join(net.flow().transform.inv(z), r * 0)
-
     def generate(self, net: Any, n: int) -> Tensor:
+        """Map Gaussian noise back through the flow."""
         k, d = net.scale.shape[0], net.centre.shape[0]
         whitened = net.flow().transform.inv(torch.randn(n, k, device=net.scale.device))
         residual = net.rest * torch.randn(n, d, device=net.scale.device)
         return net.join(whitened, residual - (residual @ net.axes) @ net.axes.T)
+
+
+def _grain(x: Tensor) -> Tensor:
+    """Return the smallest step (d,) between values of each column, 0 for continuous ones.
+
+    A column is discrete when it has fewer distinct values than the square root of the rows.
+    """
+    gap = x.sort(0).values.diff(dim=0)
+    real = gap > 1e-6
+    distinct = real.sum(0)
+    step = torch.where(real, gap, math.inf).amin(0).clamp_max(_WIDEST)
+    discrete = (distinct > 0) & (distinct < math.sqrt(len(x)))
+    return torch.where(discrete, step, 0.0)

@@ -7,21 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from genad.core.families import ReconstructionDetector
+from genad.core.families import EncodeMixin, ReconstructionDetector
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import DENSE
-from genad.data.samples import Batch, iterate
+from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.nn import Backbone, decoder, default_latent, encoder, resolve, translator
 
 # Wide and smooth: tanh units reached the best means over tables, and two layers are enough for them.
 _TABLE = Backbone("mlp", hidden=(128, 128), activation="tanh")
-_NARROWING = Backbone("mlp", hidden=(64,), activation="tanh")
+_NARROWING = Backbone("mlp", hidden=(64, 64), activation="tanh")
 
 
 def _for_tables(
@@ -66,7 +64,7 @@ class AutoencoderNet(nn.Module):
     )
 )
 @dataclass(eq=False, repr=False)
-class Autoencoder(ReconstructionDetector):
+class Autoencoder(EncodeMixin, ReconstructionDetector):
     """Reconstruct through a bottleneck: the score is the root mean squared error of ``x - D(E(x))``.
 
     Training minimises ``mean ||x - D(E(x))||^2`` with a code ``E(x)`` shorter than the sample, so that only
@@ -106,7 +104,9 @@ class Autoencoder(ReconstructionDetector):
 
     latent: int | None = None
 
-    defaults = Training(updates=300, batch_size=128, lr=1e-2, warmup=20)
+    defaults = Training(
+        epochs=3, min_updates=200, max_updates=2000, batch_size=128, lr=1e-2, warmup=20
+    )
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -126,33 +126,9 @@ class Autoencoder(ReconstructionDetector):
         """Return the mean squared residual over the observed values."""
         return batch.sample_mean((net(batch.x) - batch.x).square()).mean()
 
-    def encode(self, X: Any) -> NDArray[np.float32]:
-        """Return the code of each sample; the codes of anomalies differ from those of normal samples.
-
-        Parameters
-        ----------
-        X : array, dataframe, Table, Series or path
-            Data of the kind the detector was fitted on.
-
-        Returns
-        -------
-        float32 array of shape (n, latent)
-            One code a sample (a window, for series).
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from genad import Training
-        >>> X = np.random.default_rng(0).normal(size=(100, 4))
-        >>> Autoencoder(latent=2, training=Training(updates=10)).fit(X).encode(X).shape
-        (100, 2)
-        """
-        check_is_fitted(self, "net_")
-        samples = self._ingest(X, reset=False).samples
-        blocks = iterate(samples, self._block(samples.shape), self._device)
-        with torch.inference_mode():
-            parts = [self.net_.encode(batch.x).cpu().numpy() for _, batch in blocks]
-        return np.concatenate(parts)
+    def code(self, net: Any, batch: Batch) -> Tensor:
+        """Return the activations of the bottleneck."""
+        return net.encode(batch.x)
 
 
 @register(
@@ -211,7 +187,9 @@ class DenoisingAutoencoder(ReconstructionDetector):
     noise: float | tuple[float, ...] = 0.3
     masking: float = 0.0
 
-    defaults = Training(updates=300, batch_size=128, lr=1e-2, warmup=20)
+    defaults = Training(
+        epochs=3, min_updates=200, max_updates=2000, batch_size=128, lr=1e-2, warmup=20
+    )
 
     def _levels(self) -> tuple[float, ...]:
         levels = self.noise if isinstance(self.noise, tuple | list) else (self.noise,)

@@ -1,0 +1,5 @@
+"""The command line: ``genad detect data.csv`` and what belongs to it."""
+
+from genad.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,155 @@
+"""`genad detect`: the whole job in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genad.cli import options
+from genad.cli.session import session_of
+
+if TYPE_CHECKING:
+    from genad.applications.reading import Data
+    from genad.core.detections import Detections
+    from genad.core.detector import Detector
+
+_OUTPUT = "Output"
+
+
+def detect(
+    ctx: typer.Context,
+    path: options.Data,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Mostly normal data to learn from; the data themselves when absent.",
+            rich_help_panel="Reading",
+        ),
+    ] = None,
+    labels: options.Labels = None,
+    kind: options.Kind = None,
+    time: options.Time = None,
+    entity: options.Entity = None,
+    delimiter: options.Delimiter = None,
+    drop: options.Drop = None,
+    method: options.Method = None,
+    window: options.Window = None,
+    alpha: options.Alpha = None,
+    fdr: options.Fdr = None,
+    settings: options.Settings = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder to write.", rich_help_panel=_OUTPUT
+        ),
+    ] = Path("genad-out"),
+    format_: Annotated[
+        options.FormatChoice,
+        typer.Option("--format", help="Format of the scores.", rich_help_panel=_OUTPUT),
+    ] = options.FormatChoice.CSV,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="No report.html.", rich_help_panel=_OUTPUT)
+    ] = False,
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="No model.genad.", rich_help_panel=_OUTPUT)
+    ] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find the anomalies in a file: learn what is normal, score every row, say where and why.
+
+    Writes scores.csv (one line a row), report.html and model.genad.
+    """
+    session = session_of(ctx, quiet=quiet)
+    from genad.applications.detection import kind_for
+    from genad.applications.reading import read_both
+    from genad.cli import jobs
+    from genad.cli.summary import (
+        answer_facts,
+        data_facts,
+        detector_facts,
+        label_facts,
+        print_summary,
+    )
+
+    jobs.paths(path, train)
+    request = jobs.Request(method, window, alpha, settings or (), seed, device)
+    given, learnt = read_both(
+        path,
+        train,
+        labels=labels,
+        kind=kind_for(method, kind, window),
+        time=time,
+        entity=entity,
+        delimiter=delimiter,
+        drop=drop or (),
+    )
+    for note in dict.fromkeys([*given.notes, *learnt.notes]):
+        session.note(note)
+    make_folder(out)
+    detector = jobs.fit(learnt, request, out / "fit.ckpt", session)
+    found = detector.detect(given.X, fdr=fdr)
+    files = write(out, detector, found, given, format_, report=not no_report, model=not no_model)
+    facts: dict[str, Any] = {
+        "data": data_facts(path, given),
+        "train": None if train is None else data_facts(train, learnt),
+        **detector_facts(detector, request),
+        **answer_facts(found),
+        "against_labels": label_facts(found, given.labels),
+        "files": files,
+        "notes": session.notes,
+    }
+    if as_json:
+        from genad.cli.output import write_json
+
+        write_json(facts)
+    elif not quiet:
+        print_summary(facts, found)
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of the results before long work begins.
+
+    Raises
+    ------
+    InputError
+        When there is a file of that name, or the folder cannot be made.
+    """
+    from genad.errors import InputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--out: {out} cannot be made a folder ({error.strerror}); choose another name."
+        ) from error
+
+
+def write(
+    out: Path,
+    detector: Detector,
+    found: Detections,
+    given: Data,
+    format_: options.FormatChoice,
+    *,
+    report: bool,
+    model: bool,
+) -> dict[str, str]:
+    """Write scores, report and model, each whole or not at all, and return their paths."""
+    from genad.cli.output import score_columns
+    from genad.data.writer import write_table
+
+    files = {"scores": write_table(score_columns(found), out / f"scores.{format_.value}")}
+    if report:
+        from genad.report import write_report
+
+        page = out / "report.html"
+        files["report"] = write_report(found, page, detector=detector, truth=given.labels)
+    if model:
+        files["model"] = detector.save(out / "model.genad")
+    return {name: str(path) for name, path in files.items()}

@@ -1,0 +1,154 @@
+"""Fit a detector as the command line asks for it, and read data for a fitted one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genad.cli.settings import build_settings, parse_settings
+from genad.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from genad.applications.reading import Data
+    from genad.cli.session import Session
+    from genad.core.detector import Detector
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Which detector is asked for.
+
+    Attributes
+    ----------
+    method : str or None
+        Its name; None for the default of the kind.
+    window : int or None
+        Steps in a window.
+    alpha : float or None
+        False-alarm rate.
+    settings : sequence of str
+        Assignments ``name=value``.
+    seed : int
+        Seed of everything random.
+    device : str or None
+        Where to compute.
+    """
+
+    method: str | None = None
+    window: int | None = None
+    alpha: float | None = None
+    settings: Sequence[str] = ()
+    seed: int = 0
+    device: str | None = None
+
+
+def paths(*given: str | None) -> None:
+    """Refuse to read standard input twice.
+
+    Raises
+    ------
+    InputError
+        When more than one of the given paths is "-".
+    """
+    if sum(path == "-" for path in given) > 1:
+        raise InputError("PATH and --train are both -; only one can be standard input.")
+
+
+def fit(data: Data, request: Request, checkpoint: Path, session: Session) -> Detector:
+    """Make the detector asked for and fit it; an interrupted fit leaves a checkpoint behind.
+
+    Parameters
+    ----------
+    data : Data
+        What to learn from.
+    request : Request
+        The detector.
+    checkpoint : Path
+        File to leave behind and to go on from.
+    session : Session
+        Shows progress and takes notes.
+
+    Returns
+    -------
+    Detector
+        Fitted.
+
+    Raises
+    ------
+    InputError
+        For an unknown method or parameter, or data that cannot be used.
+    KeyboardInterrupt
+        On Ctrl-C, with a message that says how to go on.
+    """
+    from genad.applications.detection import DEFAULTS, make_detector, wrapped
+    from genad.core.registry import detector_class
+    from genad.core.training import Training
+    from genad.core.windows import Windowed
+
+    cls = detector_class(request.method or DEFAULTS[data.kind])
+    classes = [cls, Windowed] if wrapped(data.kind, request.method) else [cls]
+    settings = build_settings(parse_settings(request.settings), classes)
+    training = settings.get("training") or Training()
+    checkpoint = Path(training.checkpoint or checkpoint)
+    settings["training"] = dataclasses.replace(training, checkpoint=checkpoint)
+    settings |= {
+        "random_state": request.seed,
+        "device": request.device,
+        "verbose": session.progress,
+    }
+    detector = make_detector(
+        data.kind, request.method, settings, alpha=request.alpha, window=request.window
+    )
+    if checkpoint.exists():
+        session.note(f"going on from {checkpoint}, which an interrupted run left behind")
+    try:
+        detector.fit(data.X, data.labels)
+    except KeyboardInterrupt:
+        if not checkpoint.exists():
+            raise KeyboardInterrupt("nothing was kept; run the same command again") from None
+        raise KeyboardInterrupt(
+            f"the training so far is in {checkpoint}; run the same command again to go on"
+        ) from None
+    _forget_run(detector)
+    return detector
+
+
+def _forget_run(detector: Detector) -> None:
+    """Take out what belongs to the run and not to the model: checkpoint and progress bar."""
+    from genad.core.training import Training
+
+    for name, value in detector.get_params(deep=True).items():
+        if name.split("__")[-1] == "training" and isinstance(value, Training) and value.checkpoint:
+            bare = dataclasses.replace(value, checkpoint=None)
+            detector.set_params(**{name: None if bare == Training() else bare})
+        elif name.split("__")[-1] == "verbose" and value:
+            detector.set_params(**{name: False})
+
+
+def read_for(
+    detector: Detector,
+    path: str,
+    *,
+    time: str | None,
+    entity: str | None,
+    delimiter: str | None,
+    drop: Sequence[str],
+) -> Data:
+    """Read a file as the kind of data a fitted detector knows.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read as that kind, or no file can be.
+    """
+    from genad.applications.reading import read
+
+    kind = detector.describe()["kind"]
+    if kind not in ("table", "series"):
+        raise InputError(
+            f"--model: this model judges a {kind}, which no table file holds; use it from Python."
+        )
+    return read(path, kind=kind, time=time, entity=entity, delimiter=delimiter, drop=drop)

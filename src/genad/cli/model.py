@@ -1,0 +1,160 @@
+"""Commands around a model file: fit one, and score, explain or restore with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genad.cli import options  # noqa: TC001 - the parser reads annotations at run time
+from genad.cli.session import session_of
+
+
+def fit(
+    ctx: typer.Context,
+    path: options.Data,
+    model: Annotated[
+        Path, typer.Option("--model", "-m", metavar="FILE", help="Model file to write.")
+    ] = Path("model.genad"),
+    labels: options.Labels = None,
+    kind: options.Kind = None,
+    time: options.Time = None,
+    entity: options.Entity = None,
+    delimiter: options.Delimiter = None,
+    drop: options.Drop = None,
+    method: options.Method = None,
+    window: options.Window = None,
+    alpha: options.Alpha = None,
+    settings: options.Settings = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Learn what is normal from mostly normal data and write a model file."""
+    session = session_of(ctx, quiet=quiet)
+    from genad.applications.detection import kind_for
+    from genad.applications.reading import read
+    from genad.cli import jobs
+    from genad.cli.detect import make_folder
+    from genad.cli.output import write_json
+    from genad.cli.summary import data_facts, detector_facts, print_summary
+
+    request = jobs.Request(method, window, alpha, settings or (), seed, device)
+    data = read(
+        path,
+        kind=kind_for(method, kind, window),
+        time=time,
+        entity=entity,
+        labels=labels,
+        delimiter=delimiter,
+        drop=drop or (),
+    )
+    for note in data.notes:
+        session.note(note)
+    make_folder(model.parent)
+    detector = jobs.fit(data, request, model.with_name(f"{model.name}.ckpt"), session)
+    detector.save(model)
+    facts: dict[str, Any] = {
+        "data": data_facts(path, data),
+        **detector_facts(detector, request),
+        "files": {"model": str(model)},
+        "notes": session.notes,
+    }
+    if as_json:
+        write_json(facts)
+    elif not quiet:
+        print_summary(facts, None)
+
+
+def score(
+    ctx: typer.Context,
+    path: options.Data,
+    model: options.Model,
+    out: options.Out = "-",
+    time: options.Time = None,
+    entity: options.Entity = None,
+    delimiter: options.Delimiter = None,
+    drop: options.Drop = None,
+    fdr: options.Fdr = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Score new data with a model: one line a row with score, p-value, flag and main feature."""
+    session_of(ctx, quiet=quiet)
+    from genad.cli.jobs import read_for
+    from genad.cli.output import check_target, score_columns, write_columns
+    from genad.core.persistence import load
+
+    check_target(out)
+    detector = load(model)
+    data = read_for(detector, path, time=time, entity=entity, delimiter=delimiter, drop=drop or ())
+    found = detector.detect(data.X, fdr=fdr, restore=False)
+    write_columns(score_columns(found), out)
+
+
+def explain(
+    ctx: typer.Context,
+    path: options.Data,
+    model: options.Model,
+    row: Annotated[
+        int, typer.Option(min=0, help="Row to explain; 0 is the first.", show_default=False)
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Features to show.")] = 10,
+    time: options.Time = None,
+    entity: options.Entity = None,
+    delimiter: options.Delimiter = None,
+    drop: options.Drop = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say why a row got its score: what was found and what would be normal."""
+    session_of(ctx, quiet=quiet)
+    import dataclasses
+
+    from genad.cli.jobs import read_for
+    from genad.cli.output import position_of, write_json, write_out
+    from genad.cli.summary import explanation_lines
+    from genad.core.persistence import load
+
+    detector = load(model)
+    data = read_for(detector, path, time=time, entity=entity, delimiter=delimiter, drop=drop or ())
+    found = detector.detect(data.X)
+    explanation = found.explain(position_of(found, row), parts=top)
+    explanation = dataclasses.replace(explanation, index=row)
+    if as_json:
+        write_json(explanation.to_dict())
+    else:
+        write_out(("\n".join(explanation_lines(explanation)) + "\n").encode("utf-8"))
+
+
+def restore(
+    ctx: typer.Context,
+    path: options.Data,
+    model: options.Model,
+    out: options.Out = "-",
+    time: options.Time = None,
+    entity: options.Entity = None,
+    delimiter: options.Delimiter = None,
+    drop: options.Drop = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Replace every row by the nearest normal one, in the columns and units of the data."""
+    session_of(ctx, quiet=quiet)
+    from genad.cli.jobs import read_for
+    from genad.cli.output import check_target, write_columns
+    from genad.core.persistence import load
+    from genad.data.series import Series
+    from genad.data.table import as_table
+
+    check_target(out)
+    detector = load(model)
+    data = read_for(detector, path, time=time, entity=entity, delimiter=delimiter, drop=drop or ())
+    original = as_table(data.X.original if isinstance(data.X, Series) else data.X)
+    restored = as_table(detector.restore(data.X))
+    # Time, entity and columns that the model leaves out come back as they are.
+    columns = {
+        name: (restored if name in restored.names else original).column(name)
+        for name in original.names
+    }
+    write_columns(columns, out)

@@ -1,0 +1,212 @@
+"""Committees: different detectors on the same samples, their scores made comparable and averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genad.core.detector import Detector, Inference, Want
+from genad.core.registry import Card, Family, register
+from genad.core.training import TrainingReport
+from genad.core.windows import check_inner, inner_detector
+from genad.data.kinds import DENSE
+from genad.data.samples import Batch, Samples, everything
+from genad.errors import InputError
+
+# Training samples whose scores say how rare a score is.
+_REFERENCE = 4000
+# Beyond this quantile of the reference scores an exponential tail takes over from counting.
+_TAIL = 0.9
+
+
+class Tail(nn.Module):
+    """Turns a member's scores into -log of the share of normal samples that score higher, in nats.
+
+    Below the 90 % quantile of the reference scores that share is counted; above, an exponential tail is fitted to the
+    logarithm of the scores, so that two anomalies beyond every reference score still differ.
+
+    Attributes
+    ----------
+    reference : Tensor of shape (n,)
+        Sorted reference scores, on the transformed scale.
+    centre, width : Tensor
+        Of the arcsinh transform for scores that may be negative; width 0 marks the logarithm for positive ones.
+    """
+
+    reference: Tensor
+    centre: Tensor
+    width: Tensor
+    start: Tensor
+    excess: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("reference", torch.zeros(1))
+        for name in ("centre", "width", "start", "excess"):
+            self.register_buffer(name, torch.ones((), dtype=torch.float64))
+
+    def fit(self, scores: Tensor) -> None:
+        """Learn from the scores of reference samples."""
+        scores = scores.double()
+        low, middle, high = torch.quantile(scores, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).unbind()
+        if bool((scores >= 0).all()):
+            self.centre, self.width = 1e-3 * middle + 1e-9, torch.zeros((), dtype=torch.float64)
+        else:
+            self.centre, self.width = middle, torch.maximum(middle - low, high - middle).clamp_min(1e-6)
+        self.reference = self._transform(scores).sort().values
+        self.start = torch.quantile(self.reference, _TAIL)
+        beyond = self.reference[self.reference > self.start] - self.start
+        self.excess = beyond.mean().clamp_min(1e-6) if len(beyond) else torch.ones((), dtype=torch.float64)
+
+    def _transform(self, scores: Tensor) -> Tensor:
+        if float(self.width) == 0:
+            return (scores.clamp_min(0) + self.centre).log()
+        return torch.asinh((scores - self.centre) / self.width)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Return -log tail shares, float64."""
+        value = self._transform(scores.double())
+        n = self.reference.shape[0]
+        share = 1.0 - torch.searchsorted(self.reference, value) / (n + 1)
+        beyond = -torch.log(torch.tensor(1.0 - _TAIL)) + (value - self.start) / self.excess
+        return torch.where(value > self.start, beyond, -share.clamp_min(1e-12).log())
+
+
+class CommitteeNet(nn.Module):
+    """The members' networks and the tails of their scores."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.tails = nn.ModuleList(Tail() for _ in members)
+
+
+@dataclass(eq=False, repr=False)
+class CommitteeBase(Detector):
+    """Base of committees: subclasses say who sits on them, and with what weight."""
+
+    stackable = False
+
+    def seats(self) -> list[tuple[Detector, float]]:
+        """Return the members and their weights; the first also restores."""
+        raise NotImplementedError
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for detector, _ in self.seats():
+            check_inner("detectors", detector)
+
+    def _prepare(self) -> None:
+        seats = self.seats()
+        self.members_ = [inner_detector(self, detector) for detector, _ in seats]
+        self.weights_ = [float(weight) for _, weight in seats]
+
+    @property
+    def grad_at_score(self) -> bool:  # type: ignore[override]
+        """Whether some member needs gradients to score."""
+        return any(member.grad_at_score for member in self.members_)
+
+    def build(self, shape: tuple[int, ...]) -> nn.Module:
+        """Build every member's network."""
+        return CommitteeNet([member.build(shape) for member in self.members_])
+
+    def optimise(self, net: Any, samples: Samples) -> TrainingReport:
+        """Train the members in turn, then learn how rare their scores are on training samples."""
+        whole = TrainingReport(device=self.device_, samples=len(samples))
+        reference = everything(samples, torch.device(self.device_), _REFERENCE)
+        reference.known = True
+        for member, part, tail in zip(self.members_, net.members, net.tails, strict=True):
+            report = member.optimise(part, samples)
+            with member._scoring():  # noqa: SLF001 - a committee speaks for its members
+                tail.fit(member.score(part, reference).detach())
+            whole.updates += report.updates
+            whole.planned += report.planned
+            whole.seconds += report.seconds
+            whole.history |= {f"{member.name}/{name}": losses for name, losses in report.history.items()}
+        whole.parameters = sum(p.numel() for p in net.parameters())
+        return whole
+
+    def absorb(self, net: Any, samples: Samples) -> None:
+        """Let the members take in the held-out samples."""
+        for member, part in zip(self.members_, net.members, strict=True):
+            member.absorb(part, samples)
+
+    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
+        """Average the members' -log tail shares; their maps in the same proportion; the first member restores."""
+        total = torch.zeros(len(batch), dtype=torch.float64, device=batch.x.device)
+        places = torch.zeros_like(batch.x) if "map" in want else None
+        restored = None
+        for k, (member, weight) in enumerate(zip(self.members_, self.weights_, strict=True)):
+            mine = want if k == 0 else want - {"restored"}
+            out = member.infer(net.members[k], batch, mine)
+            rarity = weight / sum(self.weights_) * net.tails[k](out.score.detach())
+            total = total + rarity
+            if out.map is not None and places is not None:
+                parts = out.map.detach().clamp_min(0)
+                whole = parts.flatten(1).sum(1).clamp_min(1e-12)
+                places = places + parts * (rarity / whole).float().view(-1, *[1] * (parts.ndim - 1))
+            restored = out.restored if k == 0 else restored
+        return Inference(total, places, restored)
+
+    def score(self, net: Any, batch: Batch) -> Tensor:
+        """Return the mean -log tail share, in nats."""
+        return self.infer(net, batch, frozenset()).score
+
+
+@register(
+    Card(
+        title="Committee of detectors",
+        authors="genad",
+        venue="",
+        year=2026,
+        family=Family.COMMITTEE,
+        kinds=DENSE,
+        summary="Averages how rare each member finds a sample.",
+    )
+)
+@dataclass(eq=False, repr=False)
+class Committee(CommitteeBase):
+    """Let different detectors judge the same samples and average how rare each finds them.
+
+    A member's score is turned into the negative logarithm of the share of training samples that score higher, with
+    an exponential tail beyond them; these are averaged. No labels are used.
+
+    Parameters
+    ----------
+    detectors : tuple of Detector
+        Members, of dense samples. The first one also restores.
+    weights : tuple of float, optional
+        One a member, above 0; equal when absent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from genad import Autoencoder, Committee, Training, create
+    >>> X = np.random.default_rng(0).normal(size=(600, 3))
+    >>> members = (Autoencoder(training=Training(updates=50)), create("nearest_memory"))
+    >>> committee = Committee(members).fit(X)
+    >>> committee.predict([[0.0, 0.0, 0.0], [8.0, 8.0, 8.0]])
+    array([ 1, -1])
+    """
+
+    detectors: tuple[Detector, ...] = ()
+    weights: tuple[float, ...] | None = field(default=None, kw_only=True)
+
+    def _check_parameters(self) -> None:
+        if not self.detectors:
+            raise InputError("detectors: none was given; use at least one, for instance (Autoencoder(), VAE()).")
+        if self.weights is not None and (
+            len(self.weights) != len(self.detectors) or not all(weight > 0 for weight in self.weights)
+        ):
+            raise InputError(
+                f"weights: {self.weights!r} was given for {len(self.detectors)} detectors; give one above 0 for each."
+            )
+        super()._check_parameters()
+
+    def seats(self) -> list[tuple[Detector, float]]:
+        """Return the members and their weights."""
+        return list(zip(self.detectors, self.weights or (1.0,) * len(self.detectors), strict=True))

@@ -1,0 +1,154 @@
+"""A memory of normal samples: what is far from everything remembered is anomalous."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genad.core.detector import Detector, Inference, Want
+from genad.core.registry import Card, Family, register
+from genad.data.kinds import DENSE
+from genad.data.samples import Batch, Samples, everything
+from genad.errors import InputError
+from genad.nn.neighbours import Bank
+
+
+class MemoryNet(nn.Module):
+    """A bank of flattened samples."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.bank = Bank(dimension)
+
+
+@register(
+    Card(
+        title="Distance to the nearest remembered normal samples",
+        authors="Ramaswamy, Rastogi, Shim",
+        venue="SIGMOD",
+        year=2000,
+        family=Family.MEMORY,
+        kinds=DENSE,
+        summary="Remember normal samples and score the distance to the nearest; the plain reference.",
+        tags=("knn", "baseline"),
+    )
+)
+@dataclass(eq=False, repr=False)
+class NearestMemory(Detector):
+    """Score a sample by its mean Euclidean distance to the k nearest remembered normal samples, per value.
+
+    The implicit density estimate behind many stronger methods, and the plain reference they must beat. All training
+    samples are remembered, the held-out ones too: these are calibrated on by leaving each one out of the memory,
+    so that nothing is wasted and the p-values stay valid (a new sample has one more candidate neighbour, which
+    errs on the safe side).
+
+    When to use
+    -----------
+    Small and medium data of up to a few dozen informative features; as a baseline always. Mean AUROC/AP over 14
+    ADBench tables, one-class, 3 seeds: 0.954 / 0.863 with one neighbour.
+
+    When it fails
+    -------------
+    Many irrelevant features drown the distance; clusters of very different density share one scale; anomalies that
+    came along in the training data are remembered too. Scoring costs one pass over the memory a sample.
+
+    Parameters
+    ----------
+    neighbours : int
+        How many neighbours are averaged, at least 1.
+    size : int
+        Most samples remembered; a random subset of more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(600, 2))
+    >>> memory = NearestMemory().fit(X)
+    >>> memory.anomaly_score([X[0], [9.0, 9.0]]).round(1).tolist()
+    [0.0, 6.8]
+
+    References
+    ----------
+    Ramaswamy, Rastogi and Shim, Efficient algorithms for mining outliers from large data sets, SIGMOD 2000.
+    Angiulli and Pizzuti, Fast outlier detection in high dimensional spaces, PKDD 2002 (the mean of k distances).
+    """
+
+    neighbours: int = 1
+    size: int = field(default=20_000, kw_only=True)
+
+    stackable = False
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for name in ("neighbours", "size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}: {value!r} was given; use a whole number of at least 1.")
+
+    def build(self, shape: tuple[int, ...]) -> nn.Module:
+        """Make an empty memory."""
+        return MemoryNet(int(torch.Size(shape).numel()))
+
+    def phases(self, net: nn.Module) -> list[Any]:  # noqa: ARG002 - there is nothing to optimise
+        """Return no phases: remembering is all there is."""
+        return []
+
+    def finish(self, net: Any, samples: Samples) -> None:
+        """Remember the training samples."""
+        net.bank.put(self._some(samples).x.flatten(1))
+
+    def absorb(self, net: Any, samples: Samples) -> None:
+        """Remember the held-out samples as well."""
+        rows = torch.cat([net.bank.rows, self._some(samples).x.flatten(1)])
+        net.bank.put(rows[: self.size])
+
+    def _some(self, samples: Samples) -> Batch:
+        return everything(samples, torch.device(self.device_), self.size)
+
+    def _neighbours(self, net: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return distances and numbers of the neighbours; a remembered sample does not count itself."""
+        queries, wanted = batch.x.flatten(1), self.neighbours + batch.known
+        if batch.mask is not None:
+            return self._masked(
+                net.bank.rows, queries, batch.mask.flatten(1), wanted, known=batch.known
+            )
+        return self._drop_self(*net.bank.nearest(queries, wanted), known=batch.known)
+
+    def _drop_self(self, distance: Tensor, index: Tensor, *, known: bool) -> tuple[Tensor, Tensor]:
+        if not known or distance.shape[1] == 1:
+            return distance, index
+        found = distance[:, :1] == 0
+        return (
+            torch.where(found, distance[:, 1:], distance[:, :-1]),
+            torch.where(found, index[:, 1:], index[:, :-1]),
+        )
+
+    def _masked(
+        self, bank: Tensor, queries: Tensor, mask: Tensor, wanted: int, *, known: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Compare rows with missing values by what was observed, scaled up to the full number of values."""
+        seen = mask.double()
+        centre = queries.double() * seen
+        wide = bank.double()
+        square = centre.square().sum(1, keepdim=True) - 2 * centre @ wide.T + seen @ wide.square().T
+        square = square * (seen.shape[1] / seen.sum(1, keepdim=True).clamp_min(1))
+        nearest = square.clamp_min(0).topk(min(wanted, len(bank)), largest=False)
+        # The expanded square cannot tell zero from rounding.
+        distance = torch.where(nearest.values < 1e-9, 0.0, nearest.values).sqrt().to(queries.dtype)
+        return self._drop_self(distance, nearest.indices, known=known)
+
+    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
+        """Compute everything from one search."""
+        distance, index = self._neighbours(net, batch)
+        score = distance.mean(1) / batch.x[0].numel() ** 0.5
+        if not want:
+            return Inference(score)
+        restored = net.bank.rows[index[:, 0]].view_as(batch.x)
+        return Inference(score, batch.keep_observed((batch.x - restored).square()), restored)
+
+    def score(self, net: Any, batch: Batch) -> Tensor:
+        """Return the mean distance to the neighbours, divided by the root of the number of values."""
+        return self.infer(net, batch, frozenset()).score

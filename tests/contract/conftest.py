@@ -1,0 +1,216 @@
+"""One contract for every registered detector: what the suite runs over, and the data it runs on.
+
+A method registered tomorrow is picked up by itself. Only a class that cannot be constructed without arguments, or
+that reads its data in a form of its own, needs a line in ``EXAMPLES``.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genad.core.calibration import Conformal
+from genad.core.detector import Detector
+from genad.core.ensemble import Ensemble
+from genad.core.grouped import Grouped
+from genad.core.registry import registered
+from genad.core.training import Training
+from genad.core.windows import Windowed
+from genad.data.kinds import Kind
+from genad.errors import GenadWarning
+from genad.reconstruction.autoencoder.autoencoder import Autoencoder
+
+# Enough to tell a gross anomaly from a normal sample, and quick enough to fit every method many times.
+QUICK = Training(updates=40)
+BRIEF = Training(updates=4)
+
+
+def _with_group(array: np.ndarray) -> dict[str, np.ndarray]:
+    """Turn rows into a table with a column that names the group, decided by the row itself."""
+    columns = {f"x{j}": array[:, j] for j in range(array.shape[1])}
+    first = np.nan_to_num(np.asarray(array[:, 0], np.float64), nan=TABLE_CENTRE[0])
+    return columns | {"entity": np.where(first > TABLE_CENTRE[0], "high", "low")}
+
+
+def _with_entity(array: np.ndarray) -> dict[str, np.ndarray]:
+    """Turn a series into two entities, one after the other."""
+    columns = {f"x{j}": array[:, j] for j in range(array.shape[1])}
+    return columns | {"entity": np.where(np.arange(len(array)) < len(array) / 2, "first", "second")}
+
+
+@dataclass(frozen=True)
+class Example:
+    """How to make a detector that needs arguments, by the kind of data, and what form of the data it reads."""
+
+    make: Callable[[Kind], Detector]
+    wrap: dict[Kind, Callable[[np.ndarray], Any]] | None = None
+
+
+EXAMPLES = {
+    "ensemble": Example(lambda kind: Ensemble(Autoencoder(), n=3)),
+    "windowed": Example(lambda kind: Windowed(Autoencoder())),
+    "grouped": Example(
+        lambda kind: Grouped(Windowed(Autoencoder()) if kind is Kind.SERIES else Autoencoder()),
+        {Kind.TABLE: _with_group, Kind.SERIES: _with_entity},
+    ),
+}
+
+TABLE_CENTRE = np.array([3.0, -2.0, 50.0, 0.0, 0.01])
+TABLE_SPREAD = np.array([2.0, 0.5, 20.0, 1.0, 0.002])
+# Samples of a fit, chosen so that a fifth of them can calibrate alpha = 0.1.
+SIZES = {Kind.TABLE: 200, Kind.WINDOW: 96, Kind.IMAGE: 64, Kind.VIDEO: 50, Kind.SERIES: 400}
+
+
+def make_normal(kind: Kind, n: int, seed: int) -> np.ndarray:
+    """Draw normal samples whose values depend on each other, so that there is something to learn."""
+    rng = np.random.default_rng([seed, list(Kind).index(kind)])
+    if kind is Kind.TABLE:
+        mixing = np.array([[1.0, 0.8, 0.0, -0.6, 0.3], [0.0, 0.6, 1.0, 0.8, -0.9]])
+        z = rng.normal(size=(n, 2)) @ mixing + 0.1 * rng.normal(size=(n, 5))
+        return z * TABLE_SPREAD + TABLE_CENTRE
+    if kind is Kind.SERIES:
+        t = np.arange(n) / 4
+        values = np.c_[np.sin(t), np.cos(t)] + 0.1 * rng.normal(size=(n, 2))
+    elif kind is Kind.WINDOW:
+        t = np.arange(12)[None, :] / 2 + rng.uniform(0, 2 * np.pi, (n, 1))
+        values = np.stack([np.sin(t), np.cos(t)], axis=2)
+    elif kind is Kind.IMAGE:
+        grid = np.linspace(-1, 1, 8)
+        slopes = rng.normal(size=(n, 2, 1, 1))
+        values = (slopes[:, 0] * grid[:, None] + slopes[:, 1] * grid[None, :])[:, None]
+    else:
+        grid = np.linspace(-1, 1, 8)
+        phase = rng.uniform(0, 2 * np.pi, (n, 1, 1, 1)) + np.arange(4)[None, :, None, None] / 3
+        values = (np.sin(phase) * grid[:, None] + np.cos(phase) * grid[None, :])[:, :, None]
+    if kind is not Kind.SERIES:
+        values = values + 0.1 * rng.normal(size=values.shape)
+    return 5.0 + 2.0 * values
+
+
+def make_anomalous(kind: Kind, n: int, seed: int) -> np.ndarray:
+    """Draw normal samples and push every value six standard deviations up or down."""
+    values = make_normal(kind, n, seed)
+    spread = TABLE_SPREAD if kind is Kind.TABLE else 2.0
+    signs = np.random.default_rng(seed + 1).choice([-1.0, 1.0], values.shape)
+    return values + 6.0 * spread * signs
+
+
+@dataclass(frozen=True)
+class Case:
+    """One detector on one kind of data."""
+
+    name: str
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.kind.value}"
+
+    @property
+    def cls(self) -> type[Detector]:
+        return registered()[self.name]
+
+    def make(self, training: Training | None = QUICK, **params: Any) -> Detector:
+        """Return an unfitted detector, its training (also that of detectors inside) set."""
+        example = EXAMPLES.get(self.name)
+        detector = self.cls() if example is None else example.make(self.kind)
+        if training is not None:
+            deep = detector.get_params(deep=True)
+            names = [key for key in deep if key.rpartition("__")[2] == "training"]
+            detector.set_params(**dict.fromkeys(names, training))
+        return detector.set_params(**({"threshold": Conformal(alpha=0.1)} | params))
+
+    def normal(self, n: int | None = None, seed: int = 0) -> np.ndarray:
+        return make_normal(self.kind, n or SIZES[self.kind], seed)
+
+    def anomalous(self, n: int, seed: int = 0) -> np.ndarray:
+        return make_anomalous(self.kind, n, seed)
+
+    def wrap(self, array: np.ndarray) -> Any:
+        """Return the array in the form the detector reads."""
+        example = EXAMPLES.get(self.name)
+        wrap = None if example is None or example.wrap is None else example.wrap.get(self.kind)
+        return array if wrap is None else wrap(array)
+
+    @property
+    def takes_arrays(self) -> bool:
+        example = EXAMPLES.get(self.name)
+        return example is None or example.wrap is None
+
+    @property
+    def missing(self) -> tuple[Any, ...]:
+        """Index of a few cells to empty: the second feature or channel of some samples."""
+        if self.kind in (Kind.TABLE, Kind.SERIES):
+            return (slice(0, 40, 7), 1)
+        if self.kind is Kind.WINDOW:
+            return (slice(0, 12, 3), slice(4, 7), 1)
+        return (slice(0, 12, 3), ..., slice(2, 5))
+
+    def fit(self, detector: Detector, array: np.ndarray, y: Any = None) -> Detector:
+        """Fit with genad's own warnings let through; anything else is still an error."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GenadWarning)
+            return detector.fit(self.wrap(array), y)
+
+    @property
+    def fitted(self) -> Detector:
+        """A quickly fitted detector, shared by all tests; nobody may change it."""
+        return _fitted(self, QUICK)
+
+    @property
+    def trained(self) -> Detector:
+        """A detector trained as its method means it on tables, and longer than ``fitted`` elsewhere."""
+        return _fitted(self, None if self.kind is Kind.TABLE else Training(updates=200))
+
+    def copy(self) -> Detector:
+        """Return a detector like ``fitted`` that a test may change."""
+        return copy.deepcopy(self.fitted)
+
+    @staticmethod
+    def values(data: Any) -> np.ndarray:
+        """Return data in any form as one array of numbers."""
+        if hasattr(data, "names") and hasattr(data, "column"):
+            return np.column_stack([np.asarray(data.column(name), float) for name in data.names])
+        return np.asarray(data)
+
+
+@functools.cache
+def _fitted(case: Case, training: Training | None) -> Detector:
+    return case.fit(case.make(training), case.normal())
+
+
+def all_cases() -> list[Case]:
+    """Return every registered detector with every kind it takes directly."""
+    return [
+        Case(name, kind)
+        for name, cls in registered().items()
+        for kind in cls.card.kinds
+        # Detectors of dense samples see a series through Windowed only.
+        if kind is not Kind.SERIES or cls.reads_as is Kind.SERIES or name in EXAMPLES and EXAMPLES[name].wrap
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Hand tests their cases: all, those of independent samples, those of rows, or the classes alone."""
+    cases = all_cases()
+    chosen: dict[str, list[Any]] = {
+        "case": cases,
+        "sample_case": [c for c in cases if c.kind is not Kind.SERIES],
+        "array_case": [c for c in cases if c.takes_arrays],
+        "table_case": [c for c in cases if c.kind is Kind.TABLE],
+        "series_case": [c for c in cases if c.kind is Kind.SERIES],
+        # One case a detector is enough where the kind of data plays no part.
+        "first_case": list({c.name: c for c in reversed(cases)}.values())[::-1],
+    }
+    for fixture, values in chosen.items():
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, values, ids=str)
+    if "cls" in metafunc.fixturenames:
+        classes = registered()
+        metafunc.parametrize("cls", classes.values(), ids=classes.keys())

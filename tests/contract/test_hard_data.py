@@ -1,0 +1,179 @@
+"""Data at the edge: few rows, constant and missing values, gross values, labels."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from genad.core.calibration import BestF, Conformal
+from genad.core.training import Training
+from genad.data.kinds import Kind
+from genad.errors import CalibrationWarning, GenadWarning, InputError
+
+BRIEF = Training(updates=4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 31])
+def test_few_samples_give_finite_answers_and_a_warning(sample_case, n):
+    case = sample_case
+    X = case.wrap(case.normal(n))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        detector = case.make(BRIEF, threshold=None).fit(X)
+    assert all(issubclass(w.category, GenadWarning) for w in caught), [str(w.message) for w in caught]
+    assert any(issubclass(w.category, CalibrationWarning) for w in caught)
+    found = detector.detect(X)
+    assert np.isfinite(found.scores).all()
+    assert np.isfinite(found.maps).all()
+    assert np.isfinite(case.values(found.restored)).all()
+    assert not found.is_anomaly.any()
+
+
+@pytest.mark.parametrize("n", [8, 31])
+def test_a_short_series_gives_finite_answers(series_case, n):
+    case = series_case
+    X = case.normal(n)
+    detector = case.fit(case.make(BRIEF), X)
+    found = detector.detect(case.wrap(X))
+    assert np.isfinite(found.scores).all()
+    assert np.isfinite(found.maps).all()
+
+
+def test_a_series_of_one_step_is_refused(series_case):
+    with pytest.raises(InputError, match="X"):
+        series_case.fit(series_case.make(BRIEF), series_case.normal(1))
+
+
+def test_fewer_samples_than_a_batch(sample_case):
+    case = sample_case
+    detector = case.make(BRIEF)
+    deep = [key for key in detector.get_params() if key.rpartition("__")[2] == "training"]
+    detector.set_params(**dict.fromkeys(deep, Training(updates=4, batch_size=100_000)))
+    assert np.isfinite(case.fit(detector, case.normal()).anomaly_score(case.wrap(case.normal(seed=1)))).all()
+
+
+def test_a_constant_feature(case):
+    X, fresh = case.normal(), case.normal(seed=1)
+    where = (..., 1) if case.kind is not Kind.IMAGE and case.kind is not Kind.VIDEO else (..., 0, 0)
+    X[where] = fresh[where] = 7.0
+    detector = case.fit(case.make(), X)
+    assert np.isfinite(detector.anomaly_score(case.wrap(fresh))).all()
+    fresh[(0, *where)] = 9.0
+    found = detector.detect(case.wrap(fresh))
+    assert np.isfinite(found.scores).all()
+    assert np.isfinite(found.maps).all()
+
+
+def test_constant_data(sample_case):
+    case = sample_case
+    X = np.broadcast_to(case.normal(1), case.normal(40).shape).copy()
+    found = case.fit(case.make(), X).detect(case.wrap(X))
+    assert np.isfinite(found.scores).all()
+    np.testing.assert_allclose(found.scores, found.scores[0], rtol=1e-5)
+
+
+def test_missing_cells_are_skipped(case):
+    X, fresh = case.normal(), case.normal(seed=1)
+    X[case.missing] = np.nan
+    detector = case.fit(case.make(), X)
+    fresh[case.missing] = np.nan
+    found = detector.detect(case.wrap(fresh))
+    assert np.isfinite(found.scores).all()
+    assert np.isfinite(found.maps).all()
+    assert (found.maps[np.isnan(fresh)] == 0).all()
+    # What is restored fills the gaps.
+    assert np.isfinite(case.values(detector.restore(case.wrap(fresh)))).all()
+
+
+def test_a_sample_without_any_value_scores_finite(sample_case):
+    case = sample_case
+    fresh = case.normal(20, seed=1)
+    fresh[3] = np.nan
+    found = case.fitted.detect(case.wrap(fresh))
+    assert np.isfinite(found.scores).all()
+    assert (found.maps[3] == 0).all()
+    others = np.arange(20) != 3
+    np.testing.assert_allclose(
+        found.scores[others], case.fitted.anomaly_score(case.wrap(fresh[others])), rtol=1e-5
+    )
+
+
+def test_steps_without_any_value_score_finite(series_case):
+    fresh = series_case.normal(seed=1)
+    fresh[100:180] = np.nan
+    found = series_case.fitted.detect(series_case.wrap(fresh))
+    assert np.isfinite(found.scores).all()
+    assert (found.maps[100:180] == 0).all()
+
+
+@pytest.mark.parametrize("size", [1e6, 1e30, -1e30])
+def test_gross_values_score_finite_and_high(sample_case, size):
+    case = sample_case
+    fresh = case.normal(30, seed=1).astype(np.float64)
+    fresh[(2, *[0] * (fresh.ndim - 1))] = size
+    found = case.trained.detect(case.wrap(fresh))
+    assert np.isfinite(found.scores).all()
+    assert np.isfinite(found.maps).all()
+    assert found.scores[2] >= np.median(found.scores)
+
+
+def test_labelled_anomalies_are_kept_out(sample_case):
+    case = sample_case
+    normal = case.normal()
+    bad = case.anomalous(len(normal) // 4, seed=3)
+    X = np.concatenate([normal, bad])
+    y = np.r_[np.zeros(len(normal), int), np.ones(len(bad), int)]
+    detector = case.make(None if case.kind is Kind.TABLE else Training(updates=200))
+    case.fit(detector, X, y)
+    fresh = np.concatenate([case.normal(60, seed=5), case.anomalous(60, seed=6)])
+    assert roc_auc_score(np.repeat([0, 1], 60), detector.anomaly_score(case.wrap(fresh))) > 0.95
+    if hasattr(detector, "calibration_scores_"):
+        assert len(detector.calibration_scores_) <= 0.2 * len(normal)
+        # Had the anomalies been calibrated on, they would not be told from normal samples.
+        assert detector.p_value(case.wrap(bad)).mean() < 0.2
+
+
+def test_labelled_anomalies_do_not_set_the_scale(table_case):
+    case = table_case
+    normal = case.normal()
+    bad = case.anomalous(20, seed=3) * 1e6
+    X = np.concatenate([normal, bad])
+    y = np.r_[np.zeros(len(normal), int), np.ones(len(bad), int)]
+    detector = case.fit(case.make(None), X, y)
+    fresh = np.concatenate([case.normal(60, seed=5), case.anomalous(60, seed=6)])
+    assert roc_auc_score(np.repeat([0, 1], 60), detector.anomaly_score(case.wrap(fresh))) > 0.95
+
+
+def test_labels_set_a_label_driven_threshold(array_case):
+    case = array_case
+    normal = case.normal()
+    y = np.zeros(len(normal), int)
+    y[10:20] = 1
+    normal[10:20] = case.anomalous(len(normal), seed=3)[10:20]
+    detector = case.fit(case.make(Training(updates=100), threshold=BestF()), normal, y)
+    assert detector.threshold_.rule == "BestF"
+    assert detector.predict(case.wrap(normal))[10:20].mean() < 0
+
+
+def test_y_of_another_length_is_refused(case):
+    with pytest.raises(InputError, match="y"):
+        case.fit(case.make(BRIEF), case.normal(), np.zeros(3, int))
+
+
+def test_all_anomalous_is_refused(case):
+    X = case.normal()
+    with pytest.raises(InputError, match="y"):
+        case.fit(case.make(BRIEF), X, np.ones(len(X), int))
+
+
+def test_a_strict_alpha_says_what_is_attainable(sample_case):
+    case = sample_case
+    X = case.wrap(case.normal())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        detector = case.make(BRIEF, threshold=Conformal(alpha=0.001)).fit(X)
+    assert any(issubclass(w.category, CalibrationWarning) for w in caught)
+    assert not (detector.predict(X) == -1).any()

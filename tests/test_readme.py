@@ -1,0 +1,165 @@
+"""What the documents show runs: Python blocks, commands, and the generated table of methods."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genad.core import registry
+from genad.data.io import write_table
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(p for p in (ROOT / "docs").rglob("*.md") if "generated" not in p.parts),
+]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(path: Path) -> list[str]:
+    lines = "".join(blocks(path, "bash")).replace("\\\n", " ").splitlines()
+    return [part.strip() for line in lines for part in line.split("|") if part.strip().startswith("genad ")]
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_examples(folder: Path) -> None:
+    """Write the small files that the pages speak of."""
+    rng = np.random.default_rng(0)
+
+    def rows(n: int) -> dict[str, np.ndarray]:
+        load = rng.normal(50, 10, n)
+        return {"load": load, "heat": 0.5 * load + rng.normal(0, 1, n), "state": rng.choice(["on", "idle"], n)}
+
+    def steps(n: int, first: int) -> dict[str, np.ndarray]:
+        t = np.arange(first, first + n)
+        time = np.datetime64("2026-01-01T00:00:00") + (60 * t).astype("timedelta64[s]")
+        return {"time": time, "flow": np.sin(t / 8), "pressure": np.cos(t / 8)}
+
+    new = rows(200)
+    new["heat"][7] = 90.0
+    write_table(rows(600), folder / "normal.csv")
+    write_table(new, folder / "new.csv")
+    write_table(steps(900, 0), folder / "pump_normal.csv")
+    late = steps(300, 900)
+    late["flow"][100:120] = 3.0
+    write_table(late, folder / "pump.csv")
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    """The blocks of a page, one after the other in one module, as a reader would type them."""
+    write_examples(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    # A page may register a method; the other tests must not see it.
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry.registered()))
+    found = blocks(page, "python")
+    # A later block with a docstring or a future import of its own starts a file of its own.
+    text = "\n".join(re.sub(r"^from __future__ .*$", "", block, flags=re.MULTILINE) for block in found)
+    script = tmp_path / "page.py"
+    script.write_text("from __future__ import annotations\n" + text, encoding="utf-8")
+    runpy.run_path(str(script), run_name="page_of_the_documents")
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for page in PAGES for line in commands(page)})
+)
+def test_commands_exist_with_their_options(line):
+    import typer
+
+    from genad.cli import app
+
+    group = typer.main.get_command(app)
+    name, *arguments = shlex.split(line.split(" > ")[0], comments=True)[1:]
+    if name.startswith("-"):
+        arguments, command = [name, *arguments], group
+    else:
+        assert name in group.commands, f"{line}: there is no command {name}"
+        command = group.commands[name]
+    if {"--help", "--version"} & set(arguments):
+        return
+    command.make_context(name, arguments)
+
+
+def test_there_are_commands_and_blocks_to_check():
+    assert len(commands(ROOT / "README.md")) >= 5
+    assert sum(bool(blocks(page, "python")) for page in PAGES) >= 5
+
+
+def test_generated_sections_of_the_readme_are_up_to_date():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert generator().readme(text) == text, "run: python docs/generate.py"
+
+
+def test_links_between_files_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#]+?)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target} is missing"
+
+
+class TestBenchmarkFiles:
+    """The generator takes what a benchmark leaves, and says what it leaves out."""
+
+    @pytest.fixture
+    def made(self, tmp_path, monkeypatch):
+        module = generator()
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+        return module
+
+    def test_table_with_notes_and_command(self, made, tmp_path):
+        (tmp_path / "speed.json").write_text(
+            '{"title": "Speed", "command": "make bench", "data": "One set.", "notes": ["One thread."],'
+            ' "rows": [{"who": "ours", "seconds": 0.123456, "n": 1000000}, {"who": "a|b", "ratio": 12345.6}]}'
+        )
+        text = made.readme_benchmarks()
+        assert "### Speed" in text
+        assert "One set." in text
+        assert "- One thread." in text
+        assert "```bash\nmake bench\n```" in text
+        assert "| who | seconds | n | ratio |" in text
+        assert "|---|---:|---:|---:|" in text
+        assert "| ours | 0.1235 | 1,000,000 |  |" in text
+        assert "| a\\|b |  |  | 12,346 |" in text
+
+    def test_missing_keys_and_unreadable_files(self, made, tmp_path, capsys):
+        (tmp_path / "bare_one.json").write_text('{"rows": [{"a": 1}, 5]}')
+        (tmp_path / "broken.json").write_text('{"rows": ')
+        (tmp_path / "list.json").write_text("[1]")
+        text = made.readme_benchmarks()
+        assert "### bare one" in text
+        assert text.count("\n| ") == 2  # the header and one row
+        assert re.findall(r"(\S+): left out", capsys.readouterr().err) == ["broken.json", "list.json"]
+
+    def test_long_tables_stay_out_of_the_readme(self, made, tmp_path):
+        rows = ", ".join('{"a": 1}' for _ in range(40))
+        (tmp_path / "long.json").write_text('{"title": "Long", "rows": [' + rows + "]}")
+        (tmp_path / "short.json").write_text('{"title": "Short", "rows": [{"a": 1}]}')
+        text = made.readme_benchmarks()
+        assert "Short" in text
+        assert "Long" not in text
+        assert "1 more" in text
+
+    def test_nothing_yet(self, made):
+        assert "make bench" in made.readme_benchmarks()
+
+    def test_markers_are_needed(self, made):
+        with pytest.raises(ValueError, match="markers"):
+            made.fill("no markers", "methods", "x")
