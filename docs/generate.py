@@ -1,13 +1,16 @@
 """Write the parts of the documentation that follow from the code and the benchmark results.
 
-``python docs/generate.py`` writes a page for each registered method and the benchmark page under ``docs/generated``
-(not kept in git), and brings the marked sections of ``README.md`` up to date. The same file is a hook of MkDocs: it
-adds the pages to the navigation, and turns the roles of docstrings into links.
+``python docs/generate.py`` writes a page for each registered method and the benchmark page under
+``docs/generated`` (not kept in git), and brings the marked sections of ``README.md`` up to date.
+The same file is a hook of MkDocs: it adds the pages to the navigation, and takes the roles out of
+docstrings.
 
 A benchmark leaves ``benchmarks/results/NAME.json``; every key but ``rows`` may be missing::
 
-    {"title": "...", "command": "...", "data": "...", "rows": [{"column": value, ...}, ...], "notes": ["..."],
-     "readme": true}
+    {"title": "...", "command": "...", "data": "...", "notes": ["..."], "readme": true,
+     "rows": [{"column": value, ...}, ...]}
+
+``readme`` says whether the README shows it; without it a table of up to 16 rows is shown.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ _ROLE = re.compile(r":(?:class|func|meth|attr|mod|data|exc):<code>(~?)([\w.]+)</
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """Return rows as a Markdown table; the columns are those of all rows, in the order of their first use."""
+    """Return rows as a Markdown table with the columns of all rows, in order of first use."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     numeric = [all(_is_number(row.get(name)) for row in rows) for name in names]
     lines = [
@@ -67,13 +70,11 @@ def methods() -> dict[str, Any]:
     # A class that an example registered is no part of the library.
     classes = {name: c for name, c in registered().items() if c.__module__.startswith("genad.")}
     order = list(Family)
-    return dict(
-        sorted(classes.items(), key=lambda item: (order.index(item[1].card.family), item[0]))
-    )
+    return dict(sorted(classes.items(), key=lambda item: (order.index(item[1].card.family), item[0])))
 
 
 def method_rows(link: str) -> list[dict[str, Any]]:
-    """Return the table of methods; ``link`` is the address of a page with ``{name}`` in it, or empty."""
+    """Return the table of methods; ``link`` is a page's address with ``{name}`` in it, or empty."""
     from genad.data.kinds import Kind
 
     rows = []
@@ -103,9 +104,10 @@ def method_page(name: str, cls: type) -> str:
     if card.authors != "genad":
         facts.insert(0, f"**Paper:** {card.authors}: *{card.title}*, {card.venue} {card.year}")
     if card.tags:
-        facts.append(f"**Also known by:** {', '.join(card.tags)}")
+        facts.append(f"**Search words:** {', '.join(card.tags)}")
     listing = "\n".join(f"- {fact}" for fact in facts)
-    make = f"genad.{cls.__name__}(...)" if hasattr(sys.modules["genad"], cls.__name__) else f'genad.create("{name}")'
+    exported = hasattr(sys.modules["genad"], cls.__name__)
+    make = f"genad.{cls.__name__}(...)" if exported else f'genad.create("{name}")'
     return f"""---
 title: {cls.__name__}
 ---
@@ -116,9 +118,9 @@ title: {cls.__name__}
 
 {listing}
 
-Make one with `{make}`. The parameters that every detector has (`backbone`, `training`, `threshold`, `holdout`,
-`random_state`, `device`, `verbose`) and the methods that every detector has are described
-[once for all](../../api.md#genad.core.detector.Detector).
+Make one with `{make}`. The parameters that every detector has (`backbone`, `training`,
+`threshold`, `holdout`, `random_state`, `device`, `verbose`) and the methods of every detector are
+described [once for all](../../api.md#genad.core.detector.Detector).
 
 ::: {cls.__module__}.{cls.__qualname__}
     options:
@@ -132,7 +134,7 @@ Make one with `{make}`. The parameters that every detector has (`backbone`, `tra
 
 
 def benchmarks() -> list[dict[str, Any]]:
-    """Return what is in the results folder, in the order of the file names; unreadable files are named and left out."""
+    """Return the results in the order of their file names; name and leave out unreadable files."""
     found = []
     for path in sorted(RESULTS.glob("*.json")):
         try:
@@ -144,7 +146,8 @@ def benchmarks() -> list[dict[str, Any]]:
             print(f"{path.name}: left out (no JSON object)", file=sys.stderr)
             continue
         rows = content.get("rows")
-        content["rows"] = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        rows = rows if isinstance(rows, list) else []
+        content["rows"] = [row for row in rows if isinstance(row, dict)]
         content.setdefault("title", path.stem.replace("_", " "))
         found.append(content)
     return found
@@ -171,10 +174,14 @@ def readme_benchmarks() -> str:
     results = benchmarks()
     shown = [r for r in results if r.get("readme", len(r["rows"]) <= _README_ROWS)]
     if not shown:
-        return "`make bench` measures genad and its peers in one run, and `python docs/generate.py` puts the figures here."
+        return (
+            "`make bench` measures genad and its peers in one run, and `python docs/generate.py` puts the figures here."
+        )
     text = "\n\n".join(benchmark_section(r, 3) for r in shown)
     more = len(results) - len(shown)
-    return text + (f"\n\n{more} more are on the benchmark page of the documentation." if more else "")
+    if more:
+        text += f"\n\n{more} more are on the benchmark page of the documentation."
+    return text
 
 
 # ---------------------------------------------------------------------- writing
@@ -190,7 +197,7 @@ def fill(text: str, name: str, content: str) -> str:
     """
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     if start not in text or end not in text:
-        msg = f"README.md: the markers {start} and {end} are missing; put them back where the section belongs"
+        msg = f"README.md: the markers {start} and {end} are missing; put them back"
         raise ValueError(msg)
     before, rest = text.split(start, 1)
     return f"{before}{start}\n\n{content}\n\n{end}{rest.split(end, 1)[1]}"
@@ -214,8 +221,8 @@ def write_pages() -> None:
     folder = GENERATED / "methods"
     intro = (
         "# Methods\n\n"
-        "Each method is one file, and each meets the same contract. `genad list` prints this table, "
-        "`genad info NAME` a method's page.\n\n"
+        "Each method is one file, and each meets the same contract. `genad list` prints this "
+        "table, `genad info NAME` a method's page.\n\n"
     )
     pages = {folder / "index.md": intro + markdown_table(method_rows("{name}.md")) + "\n"}
     pages |= {folder / f"{name}.md": method_page(name, cls) for name, cls in methods().items()}
@@ -223,9 +230,8 @@ def write_pages() -> None:
     body = "\n\n".join(benchmark_section(r, 2) for r in results)
     pages[GENERATED / "benchmarks.md"] = (
         "# Benchmarks\n\n"
-        "`make bench` measures genad and its peers in one run on one machine; a command for each table stands below it.\n\n"
-        + (body or "There are no results in `benchmarks/results` yet.")
-        + "\n"
+        "`make bench` measures genad and its peers in one run on one machine; the command for each "
+        "table stands below it.\n\n" + (body or "There are no results in `benchmarks/results` yet.") + "\n"
     )
     for path, text in pages.items():
         _write(path, text)

@@ -20,6 +20,8 @@ class LinearAutoencoder(ReconstructionDetector):
 
     width: int = 1
 
+    defaults = genad.Training(updates=500, lr=1e-2)
+
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the network for samples of ``shape``."""
         return nn.Sequential(nn.Linear(shape[0], self.width), nn.Linear(self.width, shape[0]))

@@ -1,8 +1,9 @@
 """Find anomalies in a real table and a real series, and write a report of each.
 
-``make demo`` runs this. The evaluation data are used when they are there (``GENAD_DATA``, or ``../shared/data``):
-network connections (NSL-KDD) and the metrics of an application server (ASD). Otherwise it takes real data that come
-with the libraries genad stands on: breast tumours (scikit-learn) and weekly share prices (plotly).
+``make demo`` runs this. The evaluation data are used when they are there (``GENAD_DATA``, or
+``../shared/data``): network connections (NSL-KDD) and the metrics of an application server (ASD).
+Otherwise it takes real data that come with the libraries genad stands on: breast tumours
+(scikit-learn) and weekly share prices (plotly).
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from rich.console import Console
 from rich.text import Text
 
@@ -28,6 +28,9 @@ from genad.data.table import as_table
 from genad.errors import GenadWarning
 from genad.metrics import auroc
 from genad.report import terminal_summary, write_report
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,7 +74,7 @@ def columns_of(table: pa.Table) -> dict[str, Any]:
 
 
 def network_connections(folder: Path) -> Task:
-    """Learn from normal connections; look at 3,000 of another day, half of them attacks, many of unseen kinds."""
+    """Learn from normal connections; look at 3,000 later ones, many of them attacks."""
     from pyarrow import compute, parquet
 
     hidden = ["attack", "difficulty", "label"]
@@ -84,7 +87,8 @@ def network_connections(folder: Path) -> Task:
     return Task(
         name="table",
         title="Network connections (NSL-KDD)",
-        story="8,000 normal network connections to learn from; 3,000 later ones to look at, 56 % of them attacks.",
+        story="8,000 normal network connections to learn from; 3,000 later ones to look at, 56 % "
+        "of them attacks, some of kinds that were not known before.",
         train=columns_of(normal.drop_columns(drop)),
         data=columns_of(later.drop_columns(drop)),
         labels=later["label"].to_numpy().astype(int),
@@ -92,7 +96,7 @@ def network_connections(folder: Path) -> Task:
 
 
 def server_metrics(folder: Path) -> Task:
-    """Learn from two weeks of an application server's metrics; look at the next fifteen days."""
+    """Learn from fifteen days of an application server's metrics; look at the next fifteen."""
     with np.load(folder / "series" / "asd" / "omi-2.npz", allow_pickle=False) as file:
         train, data, labels = file["train"][-4320:], file["test"], file["test_label"].astype(int)
 
@@ -149,8 +153,8 @@ def shares() -> Task:
     return Task(
         name="series",
         title="Weekly changes of six shares",
-        story=f"{cut} weeks to learn from, {len(weeks) - 1 - cut} to look at. It is short and has no labels: it shows "
-        "how a series is handled, not how well.",
+        story=f"{cut} weeks to learn from, {len(weeks) - 1 - cut} to look at. It is short and "
+        "has no labels: it shows how a series is handled, not how well.",
         train=named(slice(0, cut)),
         data=named(slice(cut, None)),
         labels=None,
@@ -193,25 +197,25 @@ def run(task: Task, out: Path, console: Console, method: str | None = None) -> g
     seconds = time.perf_counter() - begin
 
     terminal_summary(found, console, most=5)
-    report = write_report(
-        found, folder / "report.html", detector=detector, truth=task.labels, title=task.title
-    )
+    report = write_report(found, folder / "report.html", detector=detector, truth=task.labels, title=task.title)
     scores = write_table(found.columns(), folder / "scores.csv")
     model = detector.save(folder / "model.genad")
     if task.labels is not None:
         normal = task.labels == 0
+        unit = "rows" if task.time is None else "time steps"
         console.print(
             Text(
                 f"\nAgainst the labels: AUROC {auroc(task.labels, found.scores):.3f}; "
-                f"{found.is_anomaly[normal].mean():.1%} of the normal {'rows' if task.time is None else 'time steps'} "
-                f"were flagged ({task.alpha:.0%} was asked for), and {found.is_anomaly[~normal].mean():.0%} of the "
-                "anomalous ones."
+                f"{found.is_anomaly[normal].mean():.1%} of the normal {unit} were flagged "
+                f"({task.alpha:.0%} was asked for), and {found.is_anomaly[~normal].mean():.0%} of "
+                "the anomalous ones."
             )
         )
     console.print(Text(f"Learnt and looked in {seconds:.1f} s with {detector.name}."))
     for path in (report, scores, model):
         console.print(Text(f"  {path}"), soft_wrap=True)
-    options = (" --labels label" if labelled else "") + (f" --time {task.time}" if task.time else "")
+    options = " --labels label" if labelled else ""
+    options += f" --time {task.time}" if task.time else ""
     command = f"genad detect {folder / 'data.csv'} --train {folder / 'train.csv'}{options}"
     console.print(Text(f"The same from the command line:\n  {command}\n"), soft_wrap=True)
     return found
@@ -221,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run both tasks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the results")
-    parser.add_argument("--method", help="a detector of genad.list_detectors() instead of the defaults")
+    parser.add_argument("--method", help="a detector of `genad list` instead of the defaults")
     chosen = parser.parse_args(arguments)
     console = Console(width=100 if not os.isatty(1) else None)
     data = Path(os.environ.get("GENAD_DATA", ROOT.parent / "shared" / "data"))
@@ -231,14 +235,15 @@ def main(arguments: list[str] | None = None) -> None:
             tasks.append(make(data))
         except FileNotFoundError:
             tasks.append(spare())
-            note = f"The evaluation data are not in {data}: {tasks[-1].title} instead, which comes with the libraries."
-            console.print(Text(note, style="yellow"))
+            note = f"The evaluation data are not in {data}, so the {tasks[-1].name} is another: "
+            console.print(Text(note + tasks[-1].title, style="yellow"))
     with warnings.catch_warnings():
         # What a warning says stands in the summary and the report as well.
         warnings.simplefilter("ignore", GenadWarning)
         for task in tasks:
             run(task, chosen.out, console, chosen.method)
-    console.print(Text(f"Open {chosen.out / 'table' / 'report.html'} and {chosen.out / 'series' / 'report.html'}."))
+    pages = " and ".join(str(chosen.out / task.name / "report.html") for task in tasks)
+    console.print(Text(f"Open {pages}."), soft_wrap=True)
 
 
 if __name__ == "__main__":

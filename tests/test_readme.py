@@ -23,12 +23,14 @@ PAGES = [
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = path.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commands(path: Path) -> list[str]:
     lines = "".join(blocks(path, "bash")).replace("\\\n", " ").splitlines()
-    return [part.strip() for line in lines for part in line.split("|") if part.strip().startswith("genad ")]
+    parts = [part.strip() for line in lines for part in line.split("|")]
+    return [part for part in parts if part.startswith("genad ")]
 
 
 def generator():
@@ -44,7 +46,8 @@ def write_examples(folder: Path) -> None:
 
     def rows(n: int) -> dict[str, np.ndarray]:
         load = rng.normal(50, 10, n)
-        return {"load": load, "heat": 0.5 * load + rng.normal(0, 1, n), "state": rng.choice(["on", "idle"], n)}
+        heat = 0.5 * load + rng.normal(0, 1, n)
+        return {"load": load, "heat": heat, "state": rng.choice(["on", "idle"], n)}
 
     def steps(n: int, first: int) -> dict[str, np.ndarray]:
         t = np.arange(first, first + n)
@@ -61,26 +64,21 @@ def write_examples(folder: Path) -> None:
     write_table(late, folder / "pump.csv")
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT))
-)
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     """The blocks of a page, one after the other in one module, as a reader would type them."""
     write_examples(tmp_path)
     monkeypatch.chdir(tmp_path)
     # A page may register a method; the other tests must not see it.
     monkeypatch.setattr(registry, "_CLASSES", dict(registry.registered()))
-    found = blocks(page, "python")
-    # A later block with a docstring or a future import of its own starts a file of its own.
-    text = "\n".join(re.sub(r"^from __future__ .*$", "", block, flags=re.MULTILINE) for block in found)
+    # A block that is a whole file has a future import, which must come first in the joined one.
+    text = "\n".join(blocks(page, "python")).replace("from __future__ import annotations\n", "")
     script = tmp_path / "page.py"
     script.write_text("from __future__ import annotations\n" + text, encoding="utf-8")
     runpy.run_path(str(script), run_name="page_of_the_documents")
 
 
-@pytest.mark.parametrize(
-    "line", sorted({line for page in PAGES for line in commands(page)})
-)
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
 def test_commands_exist_with_their_options(line):
     import typer
 
@@ -101,6 +99,23 @@ def test_commands_exist_with_their_options(line):
 def test_there_are_commands_and_blocks_to_check():
     assert len(commands(ROOT / "README.md")) >= 5
     assert sum(bool(blocks(page, "python")) for page in PAGES) >= 5
+
+
+@pytest.mark.parametrize("with_data", [False, True], ids=["spare-data", "evaluation-data"])
+def test_demo_writes_what_it_names(with_data, tmp_path, monkeypatch, capsys, request):
+    folder = request.getfixturevalue("data_dir") if with_data else tmp_path / "nowhere"
+    monkeypatch.setenv("GENAD_DATA", str(folder))
+    # A quick method: the default detectors have tests of their own.
+    script = runpy.run_path(str(ROOT / "examples" / "demo.py"), run_name="demo")
+    script["main"](["--out", str(tmp_path / "demo"), "--method", "autoencoder"])
+    said = capsys.readouterr().out
+    assert ("The evaluation data are not in" in said) == (not with_data)
+    assert float(re.search(r"AUROC (\d\.\d+)", said)[1]) > 0.85
+    for kind in ("table", "series"):
+        for name in ("report.html", "scores.csv", "model.genad", "train.csv", "data.csv"):
+            path = tmp_path / "demo" / kind / name
+            assert path.stat().st_size > 100
+            assert str(path) in said
 
 
 def test_generated_sections_of_the_readme_are_up_to_date():
@@ -126,13 +141,14 @@ class TestBenchmarkFiles:
 
     def test_table_with_notes_and_command(self, made, tmp_path):
         (tmp_path / "speed.json").write_text(
-            '{"title": "Speed", "command": "make bench", "data": "One set.", "notes": ["One thread."],'
-            ' "rows": [{"who": "ours", "seconds": 0.123456, "n": 1000000}, {"who": "a|b", "ratio": 12345.6}]}'
+            '{"title": "Speed", "command": "make bench", "data": "One set.", "notes": ["One run."],'
+            ' "rows": [{"who": "ours", "seconds": 0.123456, "n": 1000000},'
+            ' {"who": "a|b", "ratio": 12345.6}]}'
         )
         text = made.readme_benchmarks()
         assert "### Speed" in text
         assert "One set." in text
-        assert "- One thread." in text
+        assert "- One run." in text
         assert "```bash\nmake bench\n```" in text
         assert "| who | seconds | n | ratio |" in text
         assert "|---|---:|---:|---:|" in text
@@ -146,7 +162,8 @@ class TestBenchmarkFiles:
         text = made.readme_benchmarks()
         assert "### bare one" in text
         assert text.count("\n| ") == 2  # the header and one row
-        assert re.findall(r"(\S+): left out", capsys.readouterr().err) == ["broken.json", "list.json"]
+        said = capsys.readouterr().err
+        assert re.findall(r"(\S+): left out", said) == ["broken.json", "list.json"]
 
     def test_long_tables_stay_out_of_the_readme(self, made, tmp_path):
         rows = ", ".join('{"a": 1}' for _ in range(40))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from genad.core.calibration import Conformal
+from genad.core.committee import Committee
 from genad.core.detector import Detector
 from genad.core.ensemble import Ensemble
 from genad.core.grouped import Grouped
@@ -24,12 +25,12 @@ from genad.core.registry import registered
 from genad.core.training import Training
 from genad.core.windows import Windowed
 from genad.data.kinds import Kind
+from genad.density.explicit.ppca import PPCA
 from genad.errors import GenadWarning
 from genad.reconstruction.autoencoder.autoencoder import Autoencoder
 
 # Enough to tell a gross anomaly from a normal sample, and quick enough to fit every method many times.
 QUICK = Training(updates=40)
-BRIEF = Training(updates=4)
 
 
 def _with_group(array: np.ndarray) -> dict[str, np.ndarray]:
@@ -54,6 +55,7 @@ class Example:
 
 
 EXAMPLES = {
+    "committee": Example(lambda kind: Committee((Autoencoder(training=QUICK), PPCA()))),
     "ensemble": Example(lambda kind: Ensemble(Autoencoder(), n=3)),
     "windowed": Example(lambda kind: Windowed(Autoencoder())),
     "grouped": Example(
@@ -61,6 +63,9 @@ EXAMPLES = {
         {Kind.TABLE: _with_group, Kind.SERIES: _with_entity},
     ),
 }
+
+# Detectors whose training cannot be shortened run on the kind they are meant for alone.
+COSTLY = {"table_committee": (Kind.TABLE,)}
 
 TABLE_CENTRE = np.array([3.0, -2.0, 50.0, 0.0, 0.01])
 TABLE_SPREAD = np.array([2.0, 0.5, 20.0, 1.0, 0.002])
@@ -165,8 +170,8 @@ class Case:
 
     @property
     def trained(self) -> Detector:
-        """A detector trained as its method means it on tables, and longer than ``fitted`` elsewhere."""
-        return _fitted(self, None if self.kind is Kind.TABLE else Training(updates=200))
+        """A detector trained as its method means it on tables; elsewhere that takes too long for a test."""
+        return _fitted(self, None if self.kind is Kind.TABLE else QUICK)
 
     def copy(self) -> Detector:
         """Return a detector like ``fitted`` that a test may change."""
@@ -190,9 +195,9 @@ def all_cases() -> list[Case]:
     return [
         Case(name, kind)
         for name, cls in registered().items()
-        for kind in cls.card.kinds
+        for kind in COSTLY.get(name, cls.card.kinds)
         # Detectors of dense samples see a series through Windowed only.
-        if kind is not Kind.SERIES or cls.reads_as is Kind.SERIES or name in EXAMPLES and EXAMPLES[name].wrap
+        if kind is not Kind.SERIES or cls.reads_as is Kind.SERIES or (name in EXAMPLES and EXAMPLES[name].wrap)
     ]
 
 
@@ -205,6 +210,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "array_case": [c for c in cases if c.takes_arrays],
         "table_case": [c for c in cases if c.kind is Kind.TABLE],
         "series_case": [c for c in cases if c.kind is Kind.SERIES],
+        # Tests that fit anew run on the cheap kinds; the rest of the code is the same for all.
+        "refit_case": [c for c in cases if c.kind in (Kind.TABLE, Kind.SERIES)],
+        "refit_sample_case": [c for c in cases if c.kind in (Kind.TABLE, Kind.WINDOW)],
         # One case a detector is enough where the kind of data plays no part.
         "first_case": list({c.name: c for c in reversed(cases)}.values())[::-1],
     }

@@ -128,7 +128,8 @@ def test_restored_arrays_keep_their_type(array_case, dtype):
     assert restored.shape == X.shape
     assert not np.shares_memory(restored, X)
     np.testing.assert_array_equal(X, kept)
-    assert case.fitted.restore(np.round(X).astype(np.int64)).dtype == np.float64
+    # Whole numbers cannot hold what is expected of them, so floats come back.
+    assert case.fitted.restore(np.round(X).astype(np.int64)).dtype.kind == "f"
 
 
 def test_restored_tables_keep_their_kind(table_case):

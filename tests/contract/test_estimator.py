@@ -99,7 +99,8 @@ def test_the_card_is_filled_in(cls):
         assert re.fullmatch(r"\d(\.\d)*-\d\d[a-z]?", card.row), card.row
 
 
-def test_fit_returns_itself_and_reports(case):
+def test_fit_returns_itself_and_reports(refit_case):
+    case = refit_case
     detector = case.make(Training(updates=4))
     assert case.fit(detector, case.normal()) is detector
     facts = detector.describe()

@@ -110,10 +110,6 @@ def test_gaps_are_never_straddled(cls):
     windows = detector._ingest(series, reset=False).samples
     assert not any(start < 30 < start + 8 for start in windows.starts.tolist())
     # What happens on the far side of a gap does not matter on this side.
-    other = series.values.copy()
-    other[30:] += 5
-    changed = as_series({"time": series.time, "a": other[:, 0], "b": other[:, 1]}, time="time") if False else None
-    assert changed is None
     scores = detector.anomaly_score(series)
     moved = series.values.copy()
     moved[30:] = 0.0
@@ -184,7 +180,7 @@ def test_a_short_series_is_calibrated_on_what_it_was_trained_on():
     X = np.random.default_rng(0).normal(size=(12, 2))
     with pytest.warns(CalibrationWarning, match="too few to keep some apart"):
         detector = Told(window=8, threshold=Conformal(alpha=0.2)).fit(X)
-    assert len(detector.calibration_scores_) == 12
+    assert len(detector.calibration_scores_) == 10  # three windows lie before the end kept apart
 
 
 def test_all_windows_labelled_is_refused():

@@ -85,7 +85,7 @@ def chromium():
 
 @pytest.fixture
 def browse(chromium, tmp_path):
-    """Return a function that opens a report at a width and says what it looks like in both themes."""
+    """Return a function that opens a report at a width and looks at it in both themes."""
 
     def run(page, width, then="", dark=False):
         (tmp_path / "probe.html").write_text(
@@ -167,7 +167,8 @@ def test_choosing_an_entity_and_showing_an_event(browse, make_series):
     await pause(1500);
     const chart = page.querySelector(".timeline:not([hidden]) .chart");
     const chosen = page.getElementById("entity").selectedOptions[0].textContent.trim();
-    looks.push({ label: chart.parentElement.dataset.label, chosen, range: chart.layout.xaxis.range });
+    const { label: drawn } = chart.parentElement.dataset;
+    looks.push({ label: drawn, chosen, range: chart.layout.xaxis.range });
   }""",
     )
     check(looks, charts=3)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genad.cli import options  # noqa: TC001 - the parser reads annotations at run time
+from genad.cli import options
 from genad.cli.settings import OWN_OPTIONS
 
 if TYPE_CHECKING:
@@ -22,16 +22,12 @@ _ENTRY = re.compile(r"^(\w+(?:, \w+)*)(?: *:.*)?$")
 
 
 def list_(
-    pattern: Annotated[
-        str, typer.Argument(help="Wildcard pattern on the name, for instance '*vae*'.")
-    ] = "*",
+    pattern: Annotated[str, typer.Argument(help="Wildcard pattern on the name, for instance '*vae*'.")] = "*",
     kind: Annotated[
         str | None,
         typer.Option(help="Keep methods for table, series, window, image or video."),
     ] = None,
-    family: Annotated[
-        str | None, typer.Option(help="Keep one family, for instance gan or flow.")
-    ] = None,
+    family: Annotated[str | None, typer.Option(help="Keep one family, for instance gan or flow.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """List the methods: name, family, kinds of data, and what each does."""
@@ -48,15 +44,10 @@ def list_(
 
         say("No method fits; leave out the pattern, --kind or --family to see more.")
         return
-    rows = [
-        (name, card.family.value, " ".join(card.kinds), card.summary)
-        for name, card in cards.items()
-    ]
+    rows = [(name, card.family.value, " ".join(card.kinds), card.summary) for name, card in cards.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = (
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
-        + f"  {row[-1]}"
-        for row in rows
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + f"  {row[-1]}" for row in rows
     )
     write_out("".join(f"{line.rstrip()}\n" for line in lines).encode("utf-8"))
 

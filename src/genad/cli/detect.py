@@ -44,20 +44,14 @@ def detect(
     device: options.Device = None,
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", "-o", metavar="DIR", help="Folder to write.", rich_help_panel=_OUTPUT
-        ),
+        typer.Option("--out", "-o", metavar="DIR", help="Folder to write.", rich_help_panel=_OUTPUT),
     ] = Path("genad-out"),
     format_: Annotated[
         options.FormatChoice,
         typer.Option("--format", help="Format of the scores.", rich_help_panel=_OUTPUT),
     ] = options.FormatChoice.CSV,
-    no_report: Annotated[
-        bool, typer.Option("--no-report", help="No report.html.", rich_help_panel=_OUTPUT)
-    ] = False,
-    no_model: Annotated[
-        bool, typer.Option("--no-model", help="No model.genad.", rich_help_panel=_OUTPUT)
-    ] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="No report.html.", rich_help_panel=_OUTPUT)] = False,
+    no_model: Annotated[bool, typer.Option("--no-model", help="No model.genad.", rich_help_panel=_OUTPUT)] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -125,9 +119,7 @@ def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"--out: {out} cannot be made a folder ({error.strerror}); choose another name."
-        ) from error
+        raise InputError(f"--out: {out} cannot be made a folder ({error.strerror}); choose another name.") from error
 
 
 def write(

@@ -99,9 +99,7 @@ def fit(data: Data, request: Request, checkpoint: Path, session: Session) -> Det
         "device": request.device,
         "verbose": session.progress,
     }
-    detector = make_detector(
-        data.kind, request.method, settings, alpha=request.alpha, window=request.window
-    )
+    detector = make_detector(data.kind, request.method, settings, alpha=request.alpha, window=request.window)
     if checkpoint.exists():
         session.note(f"going on from {checkpoint}, which an interrupted run left behind")
     try:
@@ -148,7 +146,5 @@ def read_for(
 
     kind = detector.describe()["kind"]
     if kind not in ("table", "series"):
-        raise InputError(
-            f"--model: this model judges a {kind}, which no table file holds; use it from Python."
-        )
+        raise InputError(f"--model: this model judges a {kind}, which no table file holds; use it from Python.")
     return read(path, kind=kind, time=time, entity=entity, delimiter=delimiter, drop=drop)

@@ -7,16 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from genad.cli import options  # noqa: TC001 - the parser reads annotations at run time
+from genad.cli import options
 from genad.cli.session import session_of
 
 
 def fit(
     ctx: typer.Context,
     path: options.Data,
-    model: Annotated[
-        Path, typer.Option("--model", "-m", metavar="FILE", help="Model file to write.")
-    ] = Path("model.genad"),
+    model: Annotated[Path, typer.Option("--model", "-m", metavar="FILE", help="Model file to write.")] = Path(
+        "model.genad"
+    ),
     labels: options.Labels = None,
     kind: options.Kind = None,
     time: options.Time = None,
@@ -97,9 +97,7 @@ def explain(
     ctx: typer.Context,
     path: options.Data,
     model: options.Model,
-    row: Annotated[
-        int, typer.Option(min=0, help="Row to explain; 0 is the first.", show_default=False)
-    ],
+    row: Annotated[int, typer.Option(min=0, help="Row to explain; 0 is the first.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="Features to show.")] = 10,
     time: options.Time = None,
     entity: options.Entity = None,
@@ -153,8 +151,5 @@ def restore(
     original = as_table(data.X.original if isinstance(data.X, Series) else data.X)
     restored = as_table(detector.restore(data.X))
     # Time, entity and columns that the model leaves out come back as they are.
-    columns = {
-        name: (restored if name in restored.names else original).column(name)
-        for name in original.names
-    }
+    columns = {name: (restored if name in restored.names else original).column(name) for name in original.names}
     write_columns(columns, out)

@@ -76,9 +76,7 @@ Delimiter = Annotated[
 ]
 Drop = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="COLUMN", help="Leave a column out; repeatable.", rich_help_panel=_READING
-    ),
+    typer.Option(metavar="COLUMN", help="Leave a column out; repeatable.", rich_help_panel=_READING),
 ]
 Method = Annotated[
     str | None,
@@ -113,14 +111,11 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Set a parameter, for instance latent=4, training.epochs=50 or "
-        "threshold.rule=Quantile; repeatable.",
+        help="Set a parameter, for instance latent=4, training.epochs=50 or threshold.rule=Quantile; repeatable.",
         rich_help_panel=_METHOD,
     ),
 ]
-Seed = Annotated[
-    int, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_METHOD)
-]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_METHOD)]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -147,9 +142,7 @@ Quiet = Annotated[
 ]
 Model = Annotated[
     Path,
-    typer.Option(
-        "--model", "-m", metavar="FILE", help="Model file that genad wrote.", show_default=False
-    ),
+    typer.Option("--model", "-m", metavar="FILE", help="Model file that genad wrote.", show_default=False),
 ]
 Out = Annotated[
     str,

@@ -52,16 +52,13 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
         names = path.strip().replace("-", "_").split(".")
         if not equals or not all(names) or len(names) > 2:
             raise InputError(
-                f"--set: {text!r} was given; write name=value, for instance latent=4 or "
-                "training.epochs=50."
+                f"--set: {text!r} was given; write name=value, for instance latent=4 or training.epochs=50."
             )
         place = found
         if len(names) > 1:
             place = found.setdefault(names[0], {})
         if not isinstance(place, dict) or isinstance(place.get(names[-1]), dict):
-            raise InputError(
-                f"--set: {names[0]} was given both a value and parts; give one of them."
-            )
+            raise InputError(f"--set: {names[0]} was given both a value and parts; give one of them.")
         place[names[-1]] = _value(raw.strip())
     return found
 
@@ -120,11 +117,7 @@ def _names(cls: type) -> list[str]:
     """Return the parameters that text can give: all but nested detectors."""
     hints = _hints(cls)
     names = cls._get_param_names()  # type: ignore[attr-defined]
-    return [
-        name
-        for name in names
-        if name not in OWN_OPTIONS and "Detector" not in str(hints.get(name, ""))
-    ]
+    return [name for name in names if name not in OWN_OPTIONS and "Detector" not in str(hints.get(name, ""))]
 
 
 def _hints(cls: type) -> dict[str, Any]:
@@ -139,9 +132,7 @@ def _unknown(name: str, accepted: Iterable[str], owner: str) -> InputError:
     names = sorted(accepted)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return InputError(
-        f"--set {name}: {owner} has no such parameter; it takes {', '.join(names)}.{hint}"
-    )
+    return InputError(f"--set {name}: {owner} has no such parameter; it takes {', '.join(names)}.{hint}")
 
 
 def _fields(group: str, values: Mapping[str, Any], cls: type) -> dict[str, Any]:
@@ -170,20 +161,10 @@ def _threshold(values: Mapping[str, Any]) -> Any:
     rules = ("Conformal", "Quantile", "PeaksOverThreshold", "FixedValue", "BestF", "Adaptive")
     rule = values.get("rule", "Conformal")
     if rule not in rules:
-        raise InputError(
-            f"--set threshold.rule: {rule!r} was given; use one of {', '.join(rules)}."
-        )
+        raise InputError(f"--set threshold.rule: {rule!r} was given; use one of {', '.join(rules)}.")
     cls = getattr(calibration, rule)
-    parts = _fields("threshold", {k: v for k, v in values.items() if k != "rule"}, cls)
-    try:
-        return cls(**parts)
-    except TypeError as error:
-        needed = [
-            f"threshold.{f.name}"
-            for f in dataclasses.fields(cls)
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]
-        raise InputError(f"--set threshold.rule={rule}: also set {', '.join(needed)}.") from error
+    parts = {name: value for name, value in values.items() if name != "rule"}
+    return cls(**_fields("threshold", parts, cls))
 
 
 def _checked(shown: str, value: Any, cls: type, name: str | None = None) -> Any:
@@ -203,9 +184,7 @@ def _checked(shown: str, value: Any, cls: type, name: str | None = None) -> Any:
     try:
         return adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError:
-        raise InputError(
-            f"--set {shown}: {value!r} was given; accepted is {_words(hint)}."
-        ) from None
+        raise InputError(f"--set {shown}: {value!r} was given; accepted is {_words(hint)}.") from None
 
 
 def _settable(hint: Any) -> Any:

@@ -157,8 +157,7 @@ def print_summary(facts: Mapping[str, Any], found: Detections | None) -> None:
     if facts.get("train"):
         line("Learnt from", _read_line(facts["train"]))
     elif found is not None:
-        line("Learnt from", "the same data, so anomalies in them may have been learnt as normal; "
-             "give mostly normal data with --train if there are any")  # fmt: skip
+        line("Learnt from", _same_data(facts["data"]))
     detector = facts["detector"]
     windows = f" over windows of {detector['windows_of']} steps" if "windows_of" in detector else ""
     line("Detector", f"{detector['name']}{windows} ({detector['why']}): {detector['title']}")
@@ -215,16 +214,22 @@ def _part_line(part: Part) -> str:
     return f"{part.name} is {number(part.observed)}, expected {number(part.expected)}{normal}"
 
 
+def _same_data(facts: Mapping[str, Any]) -> str:
+    known = facts.get("labelled", {}).get("anomalies", 0)
+    if known:
+        return f"the same data, without the {known:,} rows labelled as anomalies"
+    return (
+        "the same data, so anomalies in them may have been learnt as normal; give mostly normal "
+        "data with --train if there are any"
+    )
+
+
 def _read_line(facts: Mapping[str, Any]) -> str:
     missing = facts["missing_cells"]
     cells = f"{missing:,} missing cell{'' if missing == 1 else 's'}"
     entities = f" of {facts['entities']:,} entities" if "entities" in facts else ""
     labels = facts.get("labelled")
-    known = (
-        f"; labelled: {labels['anomalies']:,} anomalous, {labels['normal']:,} normal"
-        if labels
-        else ""
-    )
+    known = f"; labelled: {labels['anomalies']:,} anomalous, {labels['normal']:,} normal" if labels else ""
     return (
         f"{facts['path']}: {facts['rows']:,} rows x {facts['columns']:,} columns, {cells}; a "
         f"{facts['kind']}{entities} ({facts['why']}){known}"

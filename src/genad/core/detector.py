@@ -32,6 +32,7 @@ from genad.core.training import BASE_TRAINING, Phase, Training, TrainingReport
 from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
 from genad.data.samples import Batch, Samples, Subset, iterate
+from genad.data.table import Table
 from genad.errors import CalibrationWarning, InputError
 from genad.nn import Backbone
 
@@ -79,7 +80,7 @@ class Answer:
 
 
 @dataclass(eq=False, repr=False)
-class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class Detector(OutlierMixin, BaseEstimator):
     """Base of every detector: learn what is normal, score what is not.
 
     A method is a dataclass of its hyper-parameters that fills in a few hooks: :meth:`build` makes the network,
@@ -159,7 +160,7 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Compute what has a closed form once the gradient is done, from all training samples."""
 
     def absorb(self, net: Any, samples: Samples) -> None:
-        """Take in the held-out samples too, where a model can score a sample as if it had not seen it (``Batch.known``)."""
+        """Take in the held-out samples too, if the model can score a sample as if unseen (``Batch.known``)."""
 
     def score(self, net: Any, batch: Batch) -> Tensor:
         """Return the anomaly score of each sample, (B,), or of each step of a window, (B, T)."""
@@ -235,7 +236,9 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                     self._training,
                     seed=self.seed_,
                     device=self._device,
-                    after_step=None if type(self).after_step is Detector.after_step else self.after_step,
+                    after_step=None
+                    if type(self).after_step is Detector.after_step
+                    else self.after_step,
                     verbose=self.verbose,
                     title=self.name,
                 )
@@ -306,7 +309,9 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         assert answer.restored is not None  # noqa: S101 - asked for above
         return self.adapter_.native(answer.restored, loaded)
 
-    def detect(self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True) -> Detections:
+    def detect(
+        self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True
+    ) -> Detections:
         """Score, flag, localise and restore in one pass.
 
         Parameters
@@ -327,7 +332,11 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         wanted: list[Want] = [*(("map",) if maps else ()), *(("restored",) if restore else ())]
         answer = self._answer(loaded.samples, *wanted)
         p_values = conformal_p_values(self.calibration_scores_, answer.scores)
-        flags = self.threshold_.flag(answer.scores) if fdr is None else benjamini_hochberg(p_values, fdr)
+        flags = (
+            self.threshold_.flag(answer.scores)
+            if fdr is None
+            else benjamini_hochberg(p_values, fdr)
+        )
         adapter = self.adapter_
         return Detections(
             scores=answer.scores,
@@ -426,22 +435,30 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_parameters(self) -> None:
         if not 0 < self.holdout <= 0.9:
-            raise InputError(f"holdout: {self.holdout!r} was given; it must be above 0 and at most 0.9.")
+            raise InputError(
+                f"holdout: {self.holdout!r} was given; it must be above 0 and at most 0.9."
+            )
         for name, kind in (("training", Training), ("threshold", Threshold)):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
-                raise InputError(f"{name}: a {type(value).__name__} was given; use a genad.{kind.__name__} or None.")
+                raise InputError(
+                    f"{name}: a {type(value).__name__} was given; use a genad.{kind.__name__} or None."
+                )
         seed = self.random_state
         if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
-            raise InputError(f"random_state: {seed!r} was given; use a non-negative integer or None.")
+            raise InputError(
+                f"random_state: {seed!r} was given; use a non-negative integer or None."
+            )
 
     def _ingest(self, X: Any, *, reset: bool) -> Loaded:
-        X = validated(self, X, reset=reset)
+        given, X = X, validated(self, X, reset=reset)
         if reset:
             self.adapter_: Adapter = make_adapter(self, X)
             loaded = self.adapter_.fit(X)
         else:
             loaded = self.adapter_.transform(X)
+        if isinstance(X, Table) and hasattr(given, "columns"):
+            loaded.original = given  # so that a dataframe is answered with a dataframe
         loaded.samples = loaded.samples.to(self._device)
         return loaded
 
@@ -475,8 +492,12 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
         wants: tuple[Want, ...] = ("restored",)
-        few = held if len(held) <= _BOUND_SAMPLES else Subset(
-            held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long()
+        few = (
+            held
+            if len(held) <= _BOUND_SAMPLES
+            else Subset(
+                held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long()
+            )
         )
         with self._scoring():
             self.absorb(self.net_, held)
@@ -513,7 +534,9 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _block(self, shape: tuple[int, ...]) -> int:
         rows = _BLOCK // max(1, int(np.prod(shape)))
-        return int(np.clip(rows // _ALIGN * _ALIGN, _ALIGN, 2048)) * (1 if self._device.type == "cpu" else 16)
+        return int(np.clip(rows // _ALIGN * _ALIGN, _ALIGN, 2048)) * (
+            1 if self._device.type == "cpu" else 16
+        )
 
     def _scoring(self) -> Any:
         return torch.enable_grad() if self.grad_at_score else torch.inference_mode()

@@ -86,7 +86,9 @@ class Ensemble(Detector):
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Build the members, each from its own random numbers."""
         nets = [self.detector_.build(shape) for _ in range(self.n)]
-        together = self.detector_.stackable and not self.grad_at_score and not self._own_optimisation
+        together = (
+            self.detector_.stackable and not self.grad_at_score and not self._own_optimisation
+        )
         return Stacked(nets) if together else Looped(nets)
 
     def optimise(self, net: nn.Module, samples: Samples) -> TrainingReport:
@@ -111,7 +113,9 @@ class Ensemble(Detector):
                     training,
                     seed=self.seed_,
                     device=torch.device(self.device_),
-                    after_step=None if type(inner).after_step is Detector.after_step else self._after_each,
+                    after_step=None
+                    if type(inner).after_step is Detector.after_step
+                    else self._after_each,
                     verbose=self.verbose,
                     title=f"{self.n} x {inner.name}",
                 )

@@ -75,9 +75,9 @@ class DensityNet(nn.Module):
 class DensityDetector(Detector):
     """A detector that scores how unlikely a sample is under a density it has learnt.
 
-    A method fills in :meth:`log_density`, differentiable in its input, and builds a :class:`DensityNet`. The score is its negative; the map is the part
-    of the score that each value can win back on the way to the restored sample, which follows the gradient of the
-    log-density uphill.
+    A method fills in :meth:`log_density`, differentiable in its input, and builds a :class:`DensityNet`. The score is
+    its negative; the map is the part of the score that each value can win back on the way to the restored sample,
+    which follows the gradient of the log-density uphill.
     """
 
     #: Gradient steps and step length (in standard deviations) of the restoration.
@@ -183,7 +183,11 @@ class SampleMixin:
         with isolated_rng(random_state, me._device), torch.no_grad():  # noqa: SLF001 - a mixin of Detector
             values = self.generate(me.net_, n).cpu().numpy()
         columns = me.adapter_.columns(values)
-        return np.column_stack(list(columns.values())) if isinstance(columns, dict) else np.asarray(columns)
+        return (
+            np.column_stack(list(columns.values()))
+            if isinstance(columns, dict)
+            else np.asarray(columns)
+        )
 
 
 @dataclass(eq=False, repr=False)
@@ -213,6 +217,7 @@ class EncodeMixin:
         device = me._device  # noqa: SLF001
         with torch.inference_mode():
             parts = [
-                self.code(me.net_, batch).cpu().numpy() for _, batch in iterate(samples, me._block(samples.shape), device)  # noqa: SLF001
+                self.code(me.net_, batch).cpu().numpy()
+                for _, batch in iterate(samples, me._block(samples.shape), device)  # noqa: SLF001
             ]
         return np.concatenate(parts)

@@ -74,7 +74,9 @@ class Grouped(Detector):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if not isinstance(self.detector, Detector):
-            raise InputError(f"detector: {self.detector!r} was given; use a detector, for instance Autoencoder().")
+            raise InputError(
+                f"detector: {self.detector!r} was given; use a detector, for instance Autoencoder()."
+            )
         self.detector._check_parameters()  # noqa: SLF001 - a wrapper speaks for its detector
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -83,7 +85,9 @@ class Grouped(Detector):
         table = self._table(X)
         labels = None if y is None else np.asarray(y)
         if labels is not None and len(labels) != len(table):
-            raise InputError(f"y: {len(labels)} labels were given for {len(table)} rows of X; give one a row.")
+            raise InputError(
+                f"y: {len(labels)} labels were given for {len(table)} rows of X; give one a row."
+            )
         groups = self._groups(table)
         self.n_features_in_ = len(table.names)
         features = table.drop([self.by])
@@ -112,9 +116,14 @@ class Grouped(Detector):
         inner.verbose = self.verbose
         return inner
 
-    def _fit_shared(self, features: Table, groups: dict[str, NDArray[np.intp]], labels: Any) -> None:
+    def _fit_shared(
+        self, features: Table, groups: dict[str, NDArray[np.intp]], labels: Any
+    ) -> None:
         # The end of each group is kept for its own calibration, as a series needs.
-        held = {name: rows[len(rows) - max(1, int(len(rows) * self.holdout)) :] for name, rows in groups.items()}
+        held = {
+            name: rows[len(rows) - max(1, int(len(rows) * self.holdout)) :]
+            for name, rows in groups.items()
+        }
         kept = np.setdiff1d(np.arange(len(features)), np.concatenate(list(held.values())))
         base = self._new().fit(features.take(kept), None if labels is None else labels[kept])
         self.detectors_ = {}
@@ -127,7 +136,9 @@ class Grouped(Detector):
     def _table(self, X: Any) -> Table:
         table = read_table(X) if isinstance(X, str | Path) else as_table(X)
         if self.by not in table.names:
-            raise InputError(f"by: there is no column {self.by!r}; the columns are {', '.join(table.names[:20])}.")
+            raise InputError(
+                f"by: there is no column {self.by!r}; the columns are {', '.join(table.names[:20])}."
+            )
         return table
 
     def _groups(self, table: Table) -> dict[str, NDArray[np.intp]]:
@@ -140,9 +151,13 @@ class Grouped(Detector):
         if self.shared:
             return self.detectors_[""]
         known = ", ".join(list(self.detectors_)[:10])
-        raise InputError(f"X: the group {name!r} was not seen in fit (known: {known}); use shared=True to judge it.")
+        raise InputError(
+            f"X: the group {name!r} was not seen in fit (known: {known}); use shared=True to judge it."
+        )
 
-    def _each(self, X: Any, ask: Callable[[Detector, Table], Any]) -> tuple[int, list[tuple[Detector, Any, Any]]]:
+    def _each(
+        self, X: Any, ask: Callable[[Detector, Table], Any]
+    ) -> tuple[int, list[tuple[Detector, Any, Any]]]:
         check_is_fitted(self, "threshold_")
         table = self._table(X)
         features = table.drop([self.by])
@@ -193,7 +208,9 @@ class Grouped(Detector):
             columns[name] = whole
         return as_table(columns)
 
-    def detect(self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True) -> Detections:
+    def detect(
+        self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True
+    ) -> Detections:
         """Score, flag, localise and restore group by group; a series answer keeps its entities together."""
         _, asked = self._each(X, lambda d, part: d.detect(part, maps=maps, restore=restore))
         parts: list[Detections] = [found for _, _, found in asked]
@@ -210,7 +227,11 @@ class Grouped(Detector):
             return np.concatenate([np.asarray(v) for v in values])[place]
 
         p_values = joined([f.p_values for f in parts])
-        flags = joined([f.is_anomaly for f in parts]) if fdr is None else benjamini_hochberg(p_values, fdr)
+        flags = (
+            joined([f.is_anomaly for f in parts])
+            if fdr is None
+            else benjamini_hochberg(p_values, fdr)
+        )
         names = [name for name, rows in self._groups(self._table(X)).items() for _ in rows]
         expected = joined([f.expected for f in parts])
         return Detections(
@@ -229,14 +250,21 @@ class Grouped(Detector):
             time=joined([f.time for f in parts]),
             entity=np.array(names)[place],
             rows=order if series else None,
-            meta=self.describe() | {"groups": {n: d.threshold_.value for n, d in self.detectors_.items()}},
+            meta=self.describe()
+            | {"groups": {n: d.threshold_.value for n, d in self.detectors_.items()}},
         )
 
     def describe(self) -> dict[str, Any]:
         """Return plain facts of the fitted groups."""
         reports = [d.describe() for d in self.detectors_.values()]
         kind = Kind(reports[0]["kind"])
-        summed = ("updates", "seconds", "network_parameters", "training_samples", "calibration_units")
+        summed = (
+            "updates",
+            "seconds",
+            "network_parameters",
+            "training_samples",
+            "calibration_units",
+        )
         return reports[0] | {
             "detector": f"grouped {reports[0]['detector']}",
             "parameters": {k: v for k, v in self.get_params(deep=False).items() if v is not None},
@@ -255,7 +283,10 @@ class Grouped(Detector):
 
     def fitted_state(self) -> dict[str, Any]:
         """Return the groups' detectors."""
-        state: dict[str, Any] = {"groups": list(self.detectors_), "n_features_in": self.n_features_in_}
+        state: dict[str, Any] = {
+            "groups": list(self.detectors_),
+            "n_features_in": self.n_features_in_,
+        }
         state["threshold"] = self.threshold_.to_dict()
         return state | {f"detector{k}": d for k, d in enumerate(self.detectors_.values())}
 

@@ -45,7 +45,9 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
         return series
     if isinstance(X, Series):
         name = type(detector).__name__
-        raise InputError(f"X: a series was given to {name}, which takes single samples; use Windowed({name}()).")
+        raise InputError(
+            f"X: a series was given to {name}, which takes single samples; use Windowed({name}())."
+        )
     if isinstance(X, Table):
         _count_features(detector, len(X.names), reset=reset)
         return X
@@ -75,7 +77,8 @@ def make_adapter(detector: Detector, X: Any) -> Adapter:
     adapter: Adapter
     if isinstance(X, Series):
         adapter = SeriesAdapter(
-            window=getattr(detector, "window", None), default=getattr(detector, "default_window", 32)
+            window=getattr(detector, "window", None),
+            default=getattr(detector, "default_window", 32),
         )
     elif isinstance(X, Table) or X.ndim == 2:
         adapter = TableAdapter()
@@ -84,7 +87,9 @@ def make_adapter(detector: Detector, X: Any) -> Adapter:
     kinds = detector.card.kinds
     if adapter.kind not in kinds:
         accepted = ", ".join(kind.value for kind in kinds)
-        raise InputError(f"X: a {adapter.kind.value} was given; {type(detector).__name__} takes: {accepted}.")
+        raise InputError(
+            f"X: a {adapter.kind.value} was given; {type(detector).__name__} takes: {accepted}."
+        )
     return adapter
 
 
@@ -98,7 +103,9 @@ def _try_array(X: Any) -> Any:
 def _holds_text(array: np.ndarray[Any, Any]) -> bool:
     if array.dtype.kind in "US":
         return True
-    return array.dtype == object and any(isinstance(cell, str) for cell in array[: min(len(array), 1000)].flat)
+    return array.dtype == object and any(
+        isinstance(cell, str) for cell in array[: min(len(array), 1000)].flat
+    )
 
 
 def _empty(X: Any) -> Any:
@@ -110,10 +117,14 @@ def _dense(detector: Detector, array: np.ndarray[Any, Any], *, reset: bool) -> n
         raise InputError(f"X: an array of {array.dtype} was given; use numbers.")
     kind = kind_of_shape(array.shape[1:])
     if 0 in array.shape:
-        raise InputError(f"X: an array of shape {array.shape} was given; at least 1 {KINDS[kind].unit} is needed.")
+        raise InputError(
+            f"X: an array of shape {array.shape} was given; at least 1 {KINDS[kind].unit} is needed."
+        )
     numbers = array if array.dtype.kind == "f" else array.astype(np.float32)
     if np.isinf(numbers).any():
-        raise InputError("X: the array holds infinite values; mark missing values as NaN and remove the rest.")
+        raise InputError(
+            "X: the array holds infinite values; mark missing values as NaN and remove the rest."
+        )
     if reset:
         detector.n_features_in_ = int(np.prod(array.shape[1:]))
     return numbers

@@ -36,9 +36,13 @@ _LONGEST_HEADER = 64 * 2**20
 # What parameters may hold besides plain values, and how each is read back. Nothing else is ever built from a file.
 _READERS: dict[str, Any] = {
     "training": lambda fields: Training(**fields),
-    "backbone": lambda fields: Backbone(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}),
+    "backbone": lambda fields: _backbone(**fields),
     "threshold": threshold_from_dict,
 }
+
+
+def _backbone(hidden: list[int] | None = None, **others: Any) -> Backbone:
+    return Backbone(hidden=None if hidden is None else tuple(hidden), **others)
 
 
 def save(detector: Detector, path: Path) -> Path:
@@ -84,7 +88,9 @@ def load(path: str | Path) -> Detector:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+        raise ModelFileError(
+            f"{path}: cannot be read ({error.strerror}); check the path."
+        ) from error
     header, tensors = _open(path, raw)
     version = header.get("format")
     if not isinstance(version, int) or version > FORMAT:
@@ -94,7 +100,9 @@ def load(path: str | Path) -> Detector:
         )
     record = header.get("detector")
     if not isinstance(record, dict) or header.get("checksum") != _checksum(tensors, record):
-        raise ModelFileError(f"{path}: the checksum does not match, so the file was changed or damaged; restore a copy.")
+        raise ModelFileError(
+            f"{path}: the checksum does not match, so the file was changed or damaged; restore a copy."
+        )
     try:
         return unpack(record, tensors)
     except (KeyError, ValueError, TypeError, AttributeError, GenadError) as error:
@@ -105,7 +113,9 @@ def load(path: str | Path) -> Detector:
 
 
 def _open(path: Path, raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    broken = ModelFileError(f"{path}: not a whole genad model file; it may be truncated. Restore a copy or fit again.")
+    broken = ModelFileError(
+        f"{path}: not a whole genad model file; it may be truncated. Restore a copy or fit again."
+    )
     if len(raw) < 8:
         raise broken
     (length,) = struct.unpack("<Q", raw[:8])

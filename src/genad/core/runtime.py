@@ -36,7 +36,9 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         chosen.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:
-        raise InputError(f"device: {device!r} is not available here; use device='cpu' or device=None.")
+        raise InputError(
+            f"device: {device!r} is not available here; use device='cpu' or device=None."
+        )
     return chosen
 
 

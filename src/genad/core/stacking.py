@@ -59,6 +59,8 @@ class _Bound(nn.Module):
 class Stacked(Members):
     """Members whose parameters live in one tensor each, so that one graph serves all of them."""
 
+    skeleton: nn.Module
+
     def __init__(self, nets: Sequence[nn.Module]) -> None:
         super().__init__(nets)
         # The skeleton only lends its structure, so it must not be registered as a part of this module.
@@ -82,7 +84,9 @@ class Stacked(Members):
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         params = {"net." + key.replace("/", "."): value for key, value in self.stacked.items()}
-        buffers = {"net." + key.replace("/", "."): value for key, value in self.fixed.named_buffers()}
+        buffers = {
+            "net." + key.replace("/", "."): value for key, value in self.fixed.named_buffers()
+        }
         return params, buffers
 
     def call(self, function: MemberFunction, batch: Batch, *, own: bool = False) -> Tensor:
@@ -96,7 +100,9 @@ class Stacked(Members):
             return functional_call(bound, (params, buffers), (x, mask))
 
         in_dims = (0, 0, axis, mask_axis)
-        return vmap(one, in_dims=in_dims, randomness="different")(params, buffers, batch.x, batch.mask)
+        return vmap(one, in_dims=in_dims, randomness="different")(
+            params, buffers, batch.x, batch.mask
+        )
 
     def nets(self) -> list[nn.Module]:
         """Return the members as ordinary networks."""
@@ -104,7 +110,10 @@ class Stacked(Members):
         params, buffers = self._state()
         for k in range(self.size):
             net = copy.deepcopy(self.skeleton).to(next(iter(self.stacked.values())).device)
-            own = {name.removeprefix("net."): value[k].detach().clone() for name, value in (params | buffers).items()}
+            own = {
+                name.removeprefix("net."): value[k].detach().clone()
+                for name, value in (params | buffers).items()
+            }
             set_state(net, own)
             found.append(net.train(self.training))
         return found

@@ -1,1 +1,1 @@
-
+"""What users hold, and how it becomes samples."""

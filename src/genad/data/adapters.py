@@ -38,7 +38,7 @@ class Loaded:
     original: Any = None
 
     def to_user(self, values: Array) -> Array:
-        """Bring one value a unit into the order of the user's rows; entities of a series may stand interleaved there."""
+        """Bring one value a unit into the order of the user's rows, where entities may stand interleaved."""
         return self.source.restore_order(values) if isinstance(self.source, Series) else values
 
     def from_user(self, values: Array) -> Array:
@@ -143,18 +143,22 @@ class TableAdapter(Adapter):
         """Return rows as an array, a Table or a dataframe, whatever came in."""
         if isinstance(loaded.original, np.ndarray) and isinstance(loaded.source, np.ndarray):
             whole = self.encoder.inverse_numeric(values)
-            return whole.astype(loaded.original.dtype if loaded.original.dtype.kind == "f" else np.float64)
+            return whole.astype(
+                loaded.original.dtype if loaded.original.dtype.kind == "f" else np.float64
+            )
         restored = self.columns(values)
         # Columns that were left out of the model come back as they are.
         columns = {name: restored.get(name, given) for name, given in self.observed(loaded).items()}
         if isinstance(loaded.original, Table):
             return as_table(columns)
         if isinstance(loaded.original, np.ndarray):
-            return np.column_stack([np.asarray(column, dtype=object) for column in columns.values()])
+            return np.column_stack(
+                [np.asarray(column, dtype=object) for column in columns.values()]
+            )
         import narwhals as nw
 
         backend = nw.get_native_namespace(loaded.original)
-        return nw.from_dict(columns, backend=backend).to_native()  # type: ignore[arg-type]
+        return nw.from_dict(columns, backend=backend).to_native()
 
     def columns(self, values: Array) -> dict[str, Array]:
         """Return the columns in the user's units."""
@@ -222,10 +226,10 @@ class DenseAdapter(Adapter):
         self.shape = tuple(X.shape[1:])
         axis = 1 + KINDS[self.kind].channel_axis
         others = tuple(i for i in range(X.ndim) if i != axis)
-        self.mean = np.nanmean(X, axis=others, dtype=np.float64).tolist()
+        self.mean = list(np.nanmean(X, axis=others, dtype=np.float64))
         scale = np.nanstd(X, axis=others, dtype=np.float64)
         scale[~(scale > 1e-6 * np.maximum(1.0, np.abs(self.mean)))] = 1.0
-        self.scale = scale.tolist()
+        self.scale = [float(value) for value in scale]
         return self.transform(X)
 
     def transform(self, X: Array) -> Loaded:
@@ -261,7 +265,12 @@ class DenseAdapter(Adapter):
 
     def state(self) -> dict[str, Any]:
         """Return the fitted state as plain JSON values."""
-        return {"kind": self.kind.value, "shape": list(self.shape), "mean": self.mean, "scale": self.scale}
+        return {
+            "kind": self.kind.value,
+            "shape": list(self.shape),
+            "mean": self.mean,
+            "scale": self.scale,
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
@@ -346,7 +355,9 @@ class SeriesAdapter(Adapter):
         """Return the channels as they came."""
         source: Series = loaded.source
         by_name = self.encoder.named and not isinstance(source.original, np.ndarray)
-        found = [source.names.index(name) for name in self.names] if by_name else range(len(self.names))
+        found = (
+            [source.names.index(name) for name in self.names] if by_name else range(len(self.names))
+        )
         return {name: source.values[:, j] for name, j in zip(self.names, found, strict=True)}
 
     def half_widths(self, bounds: NDArray[np.float64]) -> NDArray[np.float64]:

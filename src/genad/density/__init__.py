@@ -1,1 +1,1 @@
-
+"""Detectors driven by density."""

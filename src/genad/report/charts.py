@@ -34,7 +34,7 @@ def style(**more: Any) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "var(--muted)"},
-        "margin": {"l": 8, "r": 8, "t": 34, "b": 8},
+        "margin": {"l": 8, "r": 8, "t": 40, "b": 8},
         "modebar": {
             "bgcolor": "rgba(0,0,0,0)",
             "color": "var(--muted)",
@@ -45,8 +45,9 @@ def style(**more: Any) -> dict[str, Any]:
             "orientation": "h",
             "x": 0,
             "y": 1,
+            "yref": "container",
             "xanchor": "left",
-            "yanchor": "bottom",
+            "yanchor": "top",
         },
         "hoverlabel": {
             "bgcolor": "var(--card)",

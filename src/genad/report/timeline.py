@@ -154,7 +154,7 @@ def _timeline(
     figure.update_layout(
         style(hovermode="x", margin={"l": 8, "r": 12, "t": 52, "b": 44 if "title" in x_axis else 8})
     )
-    figure.update_layout(legend={"y": 1.0 + 22 / plot_height})
+    figure.update_layout(legend={"y": 1.0 + 22 / plot_height, "yref": "paper", "yanchor": "bottom"})
     for place, channel in enumerate(channels, 1):
         _add_channel(figure, place, detections, channel, rows, x, spans, buckets)
     _add_score(figure, plots, detections, rows, x, spans, buckets)

@@ -1,4 +1,4 @@
-"""Flows: exact densities by change of variables, finite on awkward columns, and proper beyond 64 values."""
+"""Flows: exact densities by change of variables, finite on awkward columns, whole beyond 64 values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from genad import Training, create
 from genad.data.samples import Batch
 from genad.errors import InputError
 
+# Small data cannot keep the promise of the default threshold, and some tables have a constant
+# column; neither is looked at here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::genad.errors.CalibrationWarning"),
+    pytest.mark.filterwarnings("ignore::genad.errors.DataWarning"),
+]
 QUICK = Training(updates=80)
 BIJECTORS = ("maf", "spline", "affine")
 
@@ -93,7 +99,7 @@ def test_constant_and_integer_columns_keep_the_density_finite(bijector):
     X = np.c_[np.full(400, 3.0), rng.integers(0, 3, 400), rng.normal(size=400)]
     detector = create("flow", bijector=bijector, training=QUICK).fit(X)
     log_prob = detector.log_prob(X)
-    # A spike would be limited only by the optimiser; smoothed, no value is worth more than a few nats.
+    # Only the optimiser would limit a spike; smoothed, no value is worth more than a few nats.
     assert np.isfinite(log_prob).all()
     assert log_prob.max() < 12
     assert detector.net_.grain[0] == 0
@@ -186,5 +192,7 @@ def test_floor_on_real_tables(one_class, name, floor):
     scores = []
     for seed in (0, 1):
         X, test, y = one_class(name, seed)
-        scores.append(roc_auc_score(y, create("flow", random_state=seed).fit(X).anomaly_score(test)))
+        scores.append(
+            roc_auc_score(y, create("flow", random_state=seed).fit(X).anomaly_score(test))
+        )
     assert np.mean(scores) > floor

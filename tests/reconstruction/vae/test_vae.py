@@ -59,7 +59,7 @@ def test_linear_vae_reaches_the_likelihood_of_probabilistic_pca(linear):
         draws=64,
         min_std=0.01,
         backbone=linear,
-        training=Training(updates=1000, batch_size=256, lr=1e-2),
+        training=Training(updates=1000, batch_size=256, lr=3e-2),
     ).fit(X)
     exact = PCA(2).fit(X).score(X)
     bound = detector.elbo(X).mean()
@@ -159,9 +159,7 @@ def test_every_dense_shape(shape):
     assert detector.encode(X).shape == (30, 3)
 
 
-@pytest.mark.parametrize(
-    "params", [{"latent": 0}, {"latent": True}, {"draws": 0}, {"beta": -1.0}, {"min_std": 0.0}]
-)
+@pytest.mark.parametrize("params", [{"latent": 0}, {"latent": True}, {"draws": 0}, {"beta": -1.0}, {"min_std": 0.0}])
 def test_unusable_parameters_are_named(params):
     with pytest.raises(InputError, match=next(iter(params))):
         VAE(**params).fit(np.zeros((20, 3)))

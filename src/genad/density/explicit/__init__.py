@@ -1,1 +1,1 @@
-
+"""Densities that can be evaluated."""

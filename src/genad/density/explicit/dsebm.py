@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import grad, grad_and_value
 
@@ -19,6 +17,10 @@ from genad.data.kinds import DENSE
 from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.nn import encoder, resolve
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Widths of the network on vectors; other shapes take their backbone's own.
 _HIDDEN = (128, 128)
@@ -44,7 +46,8 @@ class EnergyNet(DensityNet):
 
     def bonus(self, x: Tensor) -> Tensor:
         """Return what the hidden units take off the quadratic energy, (B,)."""
-        return self.features(x).squeeze(1)
+        taken: Tensor = self.features(x)
+        return taken.squeeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the energy of each sample, (B,)."""
@@ -55,7 +58,8 @@ class EnergyNet(DensityNet):
 
         The second form never subtracts a large x from itself.
         """
-        return self.visible + grad(lambda v: self.bonus(v).sum())(x)
+        slope: Tensor = grad(lambda v: self.bonus(v).sum())(x)
+        return self.visible + slope
 
     def energy_and_restored(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return energies (B,) and f(x) from one pass."""
@@ -137,19 +141,17 @@ class DSEBM(DensityDetector):
     """
 
     score_by: Literal["energy", "reconstruction"] = "energy"
-    noise: float = field(default=0.5, kw_only=True)
+    noise: float = field(default=1.0, kw_only=True)
 
     # torch.func differentiates inside inference mode and under vmap, so autograd stays off.
     grad_at_score = False
     restore_steps = 16
-    defaults = Training(updates=300, batch_size=128, lr=1e-2, warmup=20)
+    defaults = Training(updates=500, batch_size=128, lr=3e-3, warmup=20)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if self.score_by not in ("energy", "reconstruction"):
-            raise InputError(
-                f"score_by: {self.score_by!r} was given; use 'energy' or 'reconstruction'."
-            )
+            raise InputError(f"score_by: {self.score_by!r} was given; use 'energy' or 'reconstruction'.")
         if not (isinstance(self.noise, int | float) and 0 < self.noise < math.inf):
             raise InputError(f"noise: {self.noise!r} was given; use a number above 0.")
 
@@ -169,7 +171,8 @@ class DSEBM(DensityDetector):
 
     def log_density(self, net: Any, x: Tensor) -> Tensor:
         """Return -E(x) / noise^2, log p(x) of the noised data up to a constant, in nats."""
-        return -net(x) / self.noise**2
+        energy: Tensor = net(x)
+        return -energy / self.noise**2
 
     def score(self, net: Any, batch: Batch) -> Tensor:
         """Return the energy in nats, or the root mean squared length of its gradient."""
@@ -204,7 +207,5 @@ class DSEBM(DensityDetector):
             When the detector scores by reconstruction.
         """
         if self.score_by != "energy":
-            raise InputError(
-                f"score_by: {self.score_by!r} gives no density; log_prob needs score_by='energy'."
-            )
+            raise InputError(f"score_by: {self.score_by!r} gives no density; log_prob needs score_by='energy'.")
         return super().log_prob(X)

@@ -1,1 +1,1 @@
-
+"""Densities known only through distances, times or samples."""

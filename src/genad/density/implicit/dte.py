@@ -218,9 +218,7 @@ class DTE(ReconstructionDetector):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if self.variant not in _STEPS:
-            raise InputError(
-                f"variant: {self.variant!r} was given; use one of {', '.join(_STEPS)}."
-            )
+            raise InputError(f"variant: {self.variant!r} was given; use one of {', '.join(_STEPS)}.")
         steps = self._steps
         for name, value, least in (
             ("steps", steps, 2),
@@ -228,15 +226,11 @@ class DTE(ReconstructionDetector):
             ("neighbors", self.neighbors, 1),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(
-                    f"{name}: {value!r} was given; use a whole number of at least {least}."
-                )
+                raise InputError(f"{name}: {value!r} was given; use a whole number of at least {least}.")
         if not (isinstance(self.anchor, int | float) and 0 <= self.anchor < math.inf):
             raise InputError(f"anchor: {self.anchor!r} was given; use a number of at least 0.")
         if self.bins > steps:
-            raise InputError(
-                f"bins: {self.bins} was given for {steps} steps; use at most one bin a step."
-            )
+            raise InputError(f"bins: {self.bins} was given for {steps} steps; use at most one bin a step.")
 
     @property
     def _steps(self) -> int:
@@ -278,7 +272,8 @@ class DTE(ReconstructionDetector):
         log_scale = level + math.log(net.half_size)
         shape = max(net.half_size - 1, 1e-3)
         nll = (log_scale - variance.log()).exp() - shape * log_scale
-        return anchor + nll.mean() / net.half_size
+        loss: Tensor = anchor + nll.mean() / net.half_size
+        return loss
 
     def finish(self, net: Any, samples: Samples) -> None:
         """Keep the training samples, for the nonparametric variant."""
@@ -297,8 +292,9 @@ class DTE(ReconstructionDetector):
     def expected_time(self, net: Any, mean_square: Tensor) -> Tensor:
         """Return the expected time bin, or the scale of the inverse gamma, of residuals (B,)."""
         if self.variant == "inverse_gamma":
-            return net.half_size * (mean_square + _FLOOR)
-        logits = net.head(net.level(mean_square)).double()
+            scale: Tensor = net.half_size * (mean_square + _FLOOR)
+            return scale
+        logits: Tensor = net.head(net.level(mean_square)).double()
         return logits.softmax(1) @ torch.arange(self.bins, device=logits.device, dtype=logits.dtype)
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:

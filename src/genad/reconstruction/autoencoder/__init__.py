@@ -1,1 +1,1 @@
-
+"""Autoencoders."""

@@ -109,8 +109,8 @@ class DAGMM(EncodeMixin, Detector):
     Parameters
     ----------
     latent : int
-        Length of the code, at least 1. It is 1 in most of the paper's experiments on purpose: the mixture's
-        covariances are full, and the two reconstruction features carry much of what matters.
+        Length of the code, at least 1. The paper has 1 or 2, for data on the unit interval; on standardised tables a
+        code of 1 lost much (mean AUROC over 7 ADBench tables, one seed: 0.756 with 1, 0.930 with 4).
     components : int
         Components of the mixture, at least 1.
     energy_weight, covariance_weight : float
@@ -135,15 +135,13 @@ class DAGMM(EncodeMixin, Detector):
     Zong et al. (2018), Deep autoencoding Gaussian mixture model for unsupervised anomaly detection, ICLR.
     """
 
-    latent: int = 1
+    latent: int = 4
     components: int = 4
     energy_weight: float = 0.1
     covariance_weight: float = 0.005
     eps: float = 1e-4
 
-    defaults = Training(
-        epochs=20, min_updates=500, max_updates=3000, batch_size=256, lr=2e-3, clip=5.0
-    )
+    defaults = Training(epochs=10, min_updates=250, max_updates=3000, batch_size=256, lr=5e-3, clip=5.0)
     grad_at_score = True
     #: The Cholesky factor is checked, which depends on the data.
     stackable: ClassVar[bool] = False
@@ -173,7 +171,7 @@ class DAGMM(EncodeMixin, Detector):
     def loss(self, net: Any, batch: Batch) -> Tensor:
         """Return the joint loss: reconstruction, energy under the batch's mixture, and the penalty."""
         z, restored = net.represent(batch)
-        error = batch.sample_mean((batch.x - restored).square()).mean()
+        error = batch.sample_sum((batch.x - restored).square()).mean()
         phi, mu, sigma = mixture_parameters(z, net.estimate(z))
         energy = mixture_energy(z, phi, mu, sigma, self.eps).mean()
         penalty = covariance_penalty(sigma, self.eps).to(energy.dtype)
@@ -201,7 +199,8 @@ class DAGMM(EncodeMixin, Detector):
     def reconstruct(self, net: Any, batch: Batch) -> Tensor:
         """Return the reconstruction."""
         with torch.no_grad():
-            return net.decode(net.encode(batch.x))
+            restored: Tensor = net.decode(net.encode(batch.x))
+        return restored
 
     def error_map(self, net: Any, batch: Batch) -> Tensor:
         """Return ``|dE/dx * (x - x')|``, value by value."""
@@ -221,4 +220,5 @@ class DAGMM(EncodeMixin, Detector):
 
     def code(self, net: Any, batch: Batch) -> Tensor:
         """Return z: the code and the two reconstruction features."""
-        return net.represent(batch)[0]
+        z: Tensor = net.represent(batch)[0]
+        return z

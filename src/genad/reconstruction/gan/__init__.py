@@ -1,1 +1,1 @@
-
+"""Generative adversarial networks."""

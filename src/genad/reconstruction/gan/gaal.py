@@ -65,7 +65,8 @@ class GAALNet(nn.Module):
 
     def logit(self, x: Tensor) -> Tensor:
         """Return the logit of D, positive for data, of (..., d): shape (...)."""
-        return self.discriminator(x).squeeze(-1)
+        logit: Tensor = self.discriminator(x).squeeze(-1)
+        return logit
 
 
 def shares(k: int, total: int) -> list[int]:
@@ -103,7 +104,7 @@ class _GAAL(Detector):
     reach: float = 4.0
     stop: float = 1 / 3
 
-    defaults = Training(updates=600, batch_size=256, lr=3e-3, schedule="constant")
+    defaults = Training(epochs=15, min_updates=500, max_updates=3000, batch_size=256, lr=1e-2, schedule="constant")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -166,7 +167,8 @@ class _GAAL(Detector):
         else:
             seen = batch.mask.flatten(1).to(x.dtype)
             nearest = (seen @ net.bank.square().T - 2.0 * (x * seen) @ net.bank.T).argmin(1)
-        return net.bank[nearest].view_as(batch.x)
+        rows: Tensor = net.bank[nearest].view_as(batch.x)
+        return rows
 
     def error_map(self, net: Any, batch: Batch) -> Tensor:
         """Return the squared difference from the nearest training row."""
@@ -192,8 +194,8 @@ class SOGAAL(_GAAL):
     """Tell data from the potential outliers of one generator: the score is ``1 - D(x)``, in (0, 1).
 
     The generator's points act as potential outliers; the discriminator, trained with data at 1 and generated points
-    at 0, is the detector. The generator starts at the identity on uniform noise, so that its points fill a box round the
-    data, and learns to make points that the discriminator takes for data. It is frozen after a share ``stop``
+    at 0, is the detector. The generator starts at the identity on uniform noise, so that its points fill a box round
+    the data, and learns to make points that the discriminator takes for data. It is frozen after a share ``stop``
     of the training, before it hides inside the data; the discriminator trains on and closes a boundary round
     them. The score is evaluated as ``sigmoid(-logit)`` in double precision, so that far rows keep their order
     down to ``D(x) = 1e-16`` instead of meeting at 1.
@@ -204,9 +206,9 @@ class SOGAAL(_GAAL):
     **When to use.** The boundary round the data matters more than how the features depend on each other, and
     the data are vectors of up to some hundred values.
 
-    **When it fails.** A single generator ends at one part of the boundary (mode collapse), so the other parts stay open;
-    see :class:`MOGAAL`. In high dimension random points are far from the data and teach little. Results vary with the
-    seed. MEASURED_SO
+    **When it fails.** A single generator ends at one part of the boundary (mode collapse), so the other parts stay
+    open; see :class:`MOGAAL`. In high dimension random points are far from the data and teach little. Results vary
+    with the seed. MEASURED_SO
 
     Parameters
     ----------
@@ -251,8 +253,8 @@ class SOGAAL(_GAAL):
 class MOGAAL(_GAAL):
     """Tell data from the potential outliers of ``k`` generators: the score is ``1 - D(x)``, in (0, 1).
 
-    As :class:`SOGAAL`, but generator i (from 0) aims at its own target, ``T_i`` = the i/k quantile of ``D`` over the data,
-    instead of at 1, so that the generators settle along different parts of the boundary. They contribute unequal
+    As :class:`SOGAAL`, but generator i (from 0) aims at its own target, ``T_i`` = the i/k quantile of ``D`` over the
+    data, instead of at 1, so that the generators settle along different parts of the boundary. They contribute unequal
     shares of the generated points, ``k - i`` of ``k (k + 1) / 2``: the most where the discriminator is least sure that
     there are data. The quantiles are those of each training batch, an estimate of the paper's over the whole data.
 

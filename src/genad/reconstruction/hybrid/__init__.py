@@ -1,1 +1,1 @@
-
+"""Detectors that join several families."""

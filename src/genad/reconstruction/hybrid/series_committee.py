@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genad.core.detector import Answer, Detector, Floats, Want
+from genad.core.detector import Answer, Floats, Want
 from genad.core.registry import Card, Family, register
 from genad.core.splits import Labels
 from genad.core.training import Training, TrainingReport
@@ -95,8 +95,8 @@ class SeriesCommittee(SeriesDetector):
 
     References
     ----------
-    Tipping and Bishop, Probabilistic principal component analysis, 1999; Vincent et al., Extracting and composing robust
-    features with denoising autoencoders, ICML 2008; Ramaswamy et al., SIGMOD 2000.
+    Tipping and Bishop, Probabilistic principal component analysis, 1999; Vincent et al., Extracting and composing
+    robust features with denoising autoencoders, ICML 2008; Ramaswamy et al., SIGMOD 2000.
     """
 
     shape_window: int = 32
@@ -129,13 +129,18 @@ class SeriesCommittee(SeriesDetector):
         """Build the members for windows of their own lengths."""
         lengths = self._member_lengths(shape[0])
         return JointNet(
-            [member.build((length, *shape[1:])) for member, length in zip(self.members_, lengths, strict=True)]
+            [
+                member.build((length, *shape[1:]))
+                for member, length in zip(self.members_, lengths, strict=True)
+            ]
         )
 
     def optimise(self, net: Any, samples: Samples) -> TrainingReport:
         """Train the members in turn."""
         whole = TrainingReport(device=self.device_, samples=len(samples))
-        for member, part, windows in zip(self.members_, net.members, self._windows_of(samples), strict=True):
+        for member, part, windows in zip(
+            self.members_, net.members, self._windows_of(samples), strict=True
+        ):
             report = member.optimise(part, windows)
             whole.updates += report.updates
             whole.planned += report.planned
@@ -146,27 +151,35 @@ class SeriesCommittee(SeriesDetector):
 
     def _members_say(self, samples: Samples, *want: Want) -> list[Answer]:
         """Return each member's answer by step; only the denoiser localises and restores."""
+        net: Any = self.net_
         answers = []
         last = len(self.members_) - 1
-        for k, (member, windows) in enumerate(zip(self.members_, self._windows_of(samples), strict=True)):
-            member.net_ = self.net_.members[k]
+        for k, (member, windows) in enumerate(
+            zip(self.members_, self._windows_of(samples), strict=True)
+        ):
+            member.net_ = net.members[k]
             answers.append(member._run(windows, *(want if k == last else ())))  # noqa: SLF001 - as above
         return answers
 
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
         logs = []
+        net: Any = self.net_
         for k, answer in enumerate(self._members_say(held)):
             scores = answer.scores[~np.isnan(answer.scores)]
-            self.net_.level[k] = _LEAST_SCORE * scores.mean() + 1e-9
-            logs.append(np.log(scores + float(self.net_.level[k])))
-        self.net_.centre = torch.tensor([values.mean() for values in logs], dtype=torch.float64)
-        self.net_.spread = torch.tensor([np.hypot(values.std(), _LEAST_SPREAD) for values in logs], dtype=torch.float64)
+            net.level[k] = _LEAST_SCORE * scores.mean() + 1e-9
+            logs.append(np.log(scores + float(net.level[k])))
+        net.centre = torch.tensor([values.mean() for values in logs], dtype=torch.float64)
+        net.spread = torch.tensor(
+            [np.hypot(values.std(), _LEAST_SPREAD) for values in logs], dtype=torch.float64
+        )
         super()._calibrate(held, samples, labels)
 
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:  # noqa: ARG002 - no member absorbs
         """Join the members' scores step by step."""
         answers = self._members_say(samples, *want)
-        level, centre, spread = (getattr(self.net_, name).numpy() for name in ("level", "centre", "spread"))
+        level, centre, spread = (
+            getattr(self.net_, name).numpy() for name in ("level", "centre", "spread")
+        )
         z: Floats = np.stack(
             [(np.log(a.scores + level[k]) - centre[k]) / spread[k] for k, a in enumerate(answers)]
         )

@@ -8,6 +8,7 @@ from genad.core.committee import CommitteeBase
 from genad.core.detector import Detector
 from genad.core.ensemble import Ensemble
 from genad.core.registry import Card, Family, register
+from genad.core.training import Training
 from genad.data.kinds import DENSE
 from genad.density.implicit.nearest_memory import NearestMemory
 from genad.errors import InputError
@@ -32,7 +33,7 @@ class TableCommittee(CommitteeBase):
 
     The two see different things: a denoiser knows how features depend on each other and generalises, a memory knows
     every normal case it has met. Each score becomes the negative logarithm of the share of training rows that score
-    higher, and these are averaged, the memory counting twice. Nothing here is chosen with labels.
+    higher, and these are averaged, the memory counting three times. Nothing here is chosen with labels.
 
     When to use
     -----------
@@ -64,7 +65,7 @@ class TableCommittee(CommitteeBase):
 
     denoisers: int = 3
     memory: int = 20_000
-    weight: float = 2.0
+    weight: float = 3.0
 
     def _check_parameters(self) -> None:
         if not self.weight > 0:
@@ -73,7 +74,8 @@ class TableCommittee(CommitteeBase):
 
     def seats(self) -> list[tuple[Detector, float]]:
         """Return the denoisers and the memory."""
-        denoiser = DenoisingAutoencoder(backbone=self.backbone, training=self.training)
+        training = (self.training or Training()).over(Training(updates=300, batch_size=64))
+        denoiser = DenoisingAutoencoder(backbone=self.backbone, training=training)
         return [
             (Ensemble(denoiser, n=self.denoisers), 1.0),
             (NearestMemory(size=self.memory), self.weight),

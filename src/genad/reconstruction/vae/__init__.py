@@ -1,1 +1,1 @@
-
+"""Variational autoencoders."""

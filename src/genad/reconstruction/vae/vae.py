@@ -50,9 +50,7 @@ class VAENet(nn.Module):
 
     noise: Tensor
 
-    def __init__(
-        self, encode: nn.Module, decode: nn.Module, latent: int, draws: int, min_std: float
-    ) -> None:
+    def __init__(self, encode: nn.Module, decode: nn.Module, latent: int, draws: int, min_std: float) -> None:
         super().__init__()
         self.encode, self.decode, self.min_std = encode, decode, min_std
         self.register_buffer("noise", torch.randn(draws, latent))
@@ -96,7 +94,8 @@ class VAE(EncodeMixin, SampleMixin, Detector):
     **When to use.** Features differ in how predictable they are, or normal samples are to be generated as well.
 
     **When it fails.** Where the decoder learns to be uncertain about a region, anomalies there look harmless.
-    MEASURED
+    Mean AUROC/AP over 14 ADBench tables, one-class, 3 seeds: 0.940/0.818, below a denoising autoencoder
+    (0.942/0.845) and nearest neighbours (0.953/0.855); 0.56 s a table.
 
     Parameters
     ----------
@@ -138,9 +137,7 @@ class VAE(EncodeMixin, SampleMixin, Detector):
     draws: int = 16
     min_std: float = 0.1
 
-    defaults = Training(
-        epochs=5, min_updates=300, max_updates=3000, batch_size=128, lr=1e-2, warmup=20
-    )
+    defaults = Training(epochs=5, min_updates=300, max_updates=3000, batch_size=128, lr=1e-2, warmup=20)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -209,18 +206,20 @@ class VAE(EncodeMixin, SampleMixin, Detector):
 
     def code(self, net: Any, batch: Batch) -> Tensor:
         """Return the mean of the posterior."""
-        return net.posterior(batch.x)[0]
+        mean: Tensor = net.posterior(batch.x)[0]
+        return mean
 
     def generate(self, net: Any, n: int) -> Tensor:
         """Draw codes from the prior, and samples from the decoder's distribution."""
         mu, sigma = net.likelihood(torch.randn(n, net.noise.shape[1], device=net.noise.device))
-        return mu + sigma * torch.randn_like(mu)
+        drawn: Tensor = mu + sigma * torch.randn_like(mu)
+        return drawn
 
     def elbo(self, X: Any) -> NDArray[np.float64]:
         """Return the evidence lower bound of log p(x) on the standardised scale, in nats.
 
-        It differs from the negated score by the divergence of the posterior from the prior, and is a bound on the density
-        only as far as training used ``beta=1``.
+        It differs from the negated score by the divergence of the posterior from the prior, and is a bound on the
+        density only as far as training used ``beta=1``.
 
         Parameters
         ----------
@@ -234,9 +233,10 @@ class VAE(EncodeMixin, SampleMixin, Detector):
         """
         check_is_fitted(self, "net_")
         samples = self._ingest(X, reset=False).samples
+        net: Any = self.net_
         parts = []
         with torch.inference_mode():
             for _, batch in iterate(samples, self._block(samples.shape), self._device):
-                divergence = kl_to_standard_normal(*self.net_.posterior(batch.x)).sum(1)
-                parts.append((-self.score(self.net_, batch) - divergence).double().cpu().numpy())
+                divergence = kl_to_standard_normal(*net.posterior(batch.x)).sum(1)
+                parts.append((-self.score(net, batch) - divergence).double().cpu().numpy())
         return np.concatenate(parts)

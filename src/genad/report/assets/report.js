@@ -36,26 +36,31 @@
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
     showSendToCloud: false,
   };
-  function draw(chart) {
+  function draw(chart, paper) {
     if (chart.closest("[hidden]")) return Promise.resolve();
     if (!sources.has(chart)) {
       sources.set(chart, JSON.parse(document.getElementById(chart.dataset.figure).textContent));
     }
     const figure = coloured(sources.get(chart), getComputedStyle(root));
     figure.layout.uirevision = "kept";
-    figure.layout.autosize = true;
+    figure.layout.autosize = !paper;
+    if (paper) Object.assign(figure.layout, { width: 680, height: Math.min(chart.clientHeight, 620) });
     const narrow = chart.clientWidth < 480;
-    if (narrow) figure.layout.dragmode = false;
+    if (narrow) {
+      figure.layout.dragmode = false;
+      // The legend takes more lines there.
+      if (figure.layout.legend.yref === "container") figure.layout.margin.t = 68;
+    }
     return Plotly.react(chart, figure.data, figure.layout, { ...config, displayModeBar: narrow ? false : "hover" });
   }
-  const drawAll = () => Promise.all(charts.map(draw));
+  const drawAll = (paper) => Promise.all(charts.map((chart) => draw(chart, paper)));
 
   function setTheme(dark) {
     root.dataset.theme = dark ? "dark" : "light";
-    return drawAll();
+    return drawAll(false);
   }
   document.getElementById("theme").addEventListener("click", () => setTheme(!isDark()));
-  media.addEventListener("change", () => { if (!root.dataset.theme) drawAll(); });
+  media.addEventListener("change", () => { if (!root.dataset.theme) drawAll(false); });
 
   const timelines = Array.from(document.querySelectorAll(".timeline"));
   const select = document.getElementById("entity");
@@ -63,7 +68,7 @@
     timelines.forEach((line, k) => { line.hidden = k !== index; });
     if (select) select.selectedIndex = index;
     const chart = timelines[index].querySelector(".chart");
-    return draw(chart).then(() => chart);
+    return draw(chart, false).then(() => chart);
   }
   if (select) select.addEventListener("change", () => choose(select.selectedIndex));
   document.querySelectorAll(".show").forEach((button) => button.addEventListener("click", () => {
@@ -82,14 +87,14 @@
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme || "";
     root.dataset.theme = "light";
-    charts.forEach((chart) => {
-      if (!chart.closest("[hidden]")) draw(chart).then(() => Plotly.relayout(chart, { width: 680 }));
-    });
+    charts.forEach((chart) => { chart.style.maxHeight = "620px"; });
+    drawAll(true);
   });
   window.addEventListener("afterprint", () => {
     if (before) root.dataset.theme = before; else delete root.dataset.theme;
-    drawAll();
+    charts.forEach((chart) => { chart.style.maxHeight = ""; });
+    drawAll(false);
   });
 
-  drawAll().then(() => { root.dataset.drawn = "yes"; }, (error) => report(String(error)));
+  drawAll(false).then(() => { root.dataset.drawn = "yes"; }, (error) => report(String(error)));
 })();
