@@ -7,8 +7,8 @@ docstrings.
 
 A benchmark leaves ``benchmarks/results/NAME.json``; every key but ``rows`` may be missing::
 
-    {"title": "...", "command": "...", "data": "...", "notes": ["..."], "readme": true,
-     "rows": [{"column": value, ...}, ...]}
+    {"title": "...", "command": "...", "data": "...", "machine": "...", "notes": ["..."],
+     "readme": true, "rows": [{"column": value, ...}, ...]}
 
 ``readme`` says whether the README shows it; without it a table of up to 16 rows is shown.
 """
@@ -156,8 +156,10 @@ def benchmarks() -> list[dict[str, Any]]:
 def benchmark_section(result: dict[str, Any], level: int) -> str:
     """Return one benchmark as Markdown."""
     parts = [f"{'#' * level} {result['title']}"]
-    if result.get("data"):
-        parts.append(f"{result['data']}")
+    about = [str(result[key]).rstrip(".") for key in ("data", "machine") if result.get(key)]
+    if about:
+        text = ". ".join(line[:1].upper() + line[1:] for line in about)
+        parts.append(f"{text}.")
     if result["rows"]:
         parts.append(markdown_table(result["rows"]))
     notes = result.get("notes") or []
@@ -220,7 +222,7 @@ def write_pages() -> None:
     """Write the pages under ``docs/generated``, and remove those of methods that are gone."""
     folder = GENERATED / "methods"
     intro = (
-        "# Methods\n\n"
+        "---\nhide: [toc]\n---\n\n# Methods\n\n"
         "Each method is one file, and each meets the same contract. `genad list` prints this "
         "table, `genad info NAME` a method's page.\n\n"
     )

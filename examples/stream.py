@@ -22,9 +22,7 @@ def main() -> None:
         found = detector.detect_stream(readings[start : start + 500])
         flagged = np.flatnonzero(found.is_anomaly) + start
         worst = start + int(found.scores.argmax())
-        print(
-            f"rows {start} to {start + len(found) - 1}: {len(flagged)} flagged, worst row {worst}"
-        )
+        print(f"rows {start} to {start + len(found) - 1}: {len(flagged)} flagged, worst row {worst}")
 
 
 if __name__ == "__main__":

@@ -141,13 +141,14 @@ class TestBenchmarkFiles:
 
     def test_table_with_notes_and_command(self, made, tmp_path):
         (tmp_path / "speed.json").write_text(
-            '{"title": "Speed", "command": "make bench", "data": "One set.", "notes": ["One run."],'
+            '{"title": "Speed", "command": "make bench", "data": "one set", "machine": "2 cores.",'
+            ' "notes": ["One run."],'
             ' "rows": [{"who": "ours", "seconds": 0.123456, "n": 1000000},'
             ' {"who": "a|b", "ratio": 12345.6}]}'
         )
         text = made.readme_benchmarks()
         assert "### Speed" in text
-        assert "One set." in text
+        assert "One set. 2 cores." in text
         assert "- One run." in text
         assert "```bash\nmake bench\n```" in text
         assert "| who | seconds | n | ratio |" in text

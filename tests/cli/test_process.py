@@ -12,7 +12,7 @@ import pytest
 
 GENAD = (sys.executable, "-m", "genad.cli")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-HEAVY = ("torch", "sklearn", "pandas", "plotly", "scipy", "pyarrow", "pydantic")
+HEAVY = ("torch", "sklearn", "pandas", "plotly", "scipy", "pyarrow")
 
 
 def python(code):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import warnings
 
@@ -211,9 +212,11 @@ def test_a_saved_detector_answers_with_the_same_bytes(case, tmp_path):
 def test_a_model_file_is_no_pickle(first_case, tmp_path):
     raw = first_case.fitted.save(tmp_path / "model.genad").read_bytes()
     length = int.from_bytes(raw[:8], "little")
-    assert raw[8:9] == b"{"
-    assert raw[8 : 8 + length].rstrip().endswith(b"}")
-    assert not raw.startswith((b"\x80", b"PK"))
+    # JSON first, and after it nothing but the numbers that the JSON lists.
+    header = json.loads(raw[8 : 8 + length])
+    header.pop("__metadata__")
+    assert 8 + length + max(part["data_offsets"][1] for part in header.values()) == len(raw)
+    assert {part["dtype"] for part in header.values()} <= {"F32", "F64", "I64", "I32", "U8", "BOOL"}
 
 
 def test_the_untrained_face_is_public(cls):

@@ -164,9 +164,7 @@ def test_maps_and_restored_rows_do_not_depend_on_the_call(table_case, size):
     maps, restored = case.fitted.anomaly_map(case.wrap(X)), case.values(case.fitted.restore(case.wrap(X)))
     for part in np.array_split(order, np.arange(size, len(X), size)):
         some = case.wrap(X[part])
-        np.testing.assert_allclose(
-            case.fitted.anomaly_map(some), maps[part], rtol=1e-4, atol=1e-5 * float(maps.mean())
-        )
+        np.testing.assert_allclose(case.fitted.anomaly_map(some), maps[part], rtol=1e-4, atol=1e-5 * float(maps.mean()))
         np.testing.assert_allclose(case.values(case.fitted.restore(some)), restored[part], rtol=1e-5, atol=1e-6)
 
 

@@ -366,7 +366,9 @@ class Dies(DenoisingAutoencoder):
             raise RuntimeError("the power went out")
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema": 0.9}, {"patience": 30}, {"optimizer": "sgd"}, {"optimizer": "rmsprop"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"ema": 0.9}, {"patience": 30}, {"optimizer": "sgd"}, {"optimizer": "rmsprop"}]
+)
 @pytest.mark.parametrize("after", [9, 24, 50])
 def test_a_fit_that_died_resumes_to_the_same_bytes(tmp_path, settings, after):
     X = data()

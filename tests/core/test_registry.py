@@ -39,9 +39,7 @@ def test_changing_the_answer_does_not_change_the_registry():
 
 
 def test_one_name_is_one_class():
-    card = Card(
-        title="t", authors="a", venue="v", year=2000, family=Family.VAE, kinds=(Kind.TABLE,)
-    )
+    card = Card(title="t", authors="a", venue="v", year=2000, family=Family.VAE, kinds=(Kind.TABLE,))
 
     class Other:
         pass

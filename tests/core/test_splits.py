@@ -46,7 +46,7 @@ def test_another_number_of_labels(y):
 
 
 def test_nothing_normal():
-    with pytest.raises(InputError, match="^y: every unit is labelled anomalous"):
+    with pytest.raises(InputError, match=r"^y: every unit is labelled anomalous"):
         read_labels([1, 1], 2)
 
 

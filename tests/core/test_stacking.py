@@ -74,7 +74,9 @@ def test_nets_and_assign_are_a_round_trip(kind):
     nets = [Net(k) for k in range(3)]
     members = kind(nets)
     for net, again in zip(nets, members.nets(), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True)
+        )
         assert list(net.state_dict()) == list(again.state_dict())
     members.assign([Net(7), Net(8)])
     assert members.size == 2

@@ -118,7 +118,7 @@ def test_gaps_are_never_straddled(cls):
 
 
 def test_a_stretch_shorter_than_a_window_gets_the_typical_score():
-    detector, X, _ = told(rule="first")
+    detector, _X, _ = told(rule="first")
     series = gapped(n=60, gap=55, seed=3)
     with pytest.warns(DataWarning, match=r"5 time steps lie in stretches"):
         found = detector.detect(series)
@@ -163,7 +163,7 @@ def test_labels_of_interleaved_entities_follow_their_rows():
     loaded = detector._ingest(series, reset=False)
     labels = detector._labels(y, loaded)
     assert np.flatnonzero(labels.anomalous).tolist() == [0]
-    train, held = detector._split(loaded.samples, labels)
+    train, _held = detector._split(loaded.samples, labels)
     assert 0 not in train.starts.tolist()
     assert 1 in train.starts.tolist()
 
@@ -192,7 +192,7 @@ def test_all_windows_labelled_is_refused():
 
 @pytest.mark.parametrize("window", [0, 1, 2.5, "long", -4])
 def test_a_wrong_window_is_named(window):
-    with pytest.raises(InputError, match="^window: "):
+    with pytest.raises(InputError, match=r"^window: "):
         Told(window=window).fit(np.random.default_rng(0).normal(size=(60, 1)))
 
 

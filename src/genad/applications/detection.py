@@ -62,15 +62,11 @@ def default_detector(kind: Kind | str, **params: Any) -> Detector:
     'table_committee'
     """
     if kind not in DEFAULTS:
-        raise InputError(
-            f"kind: {str(kind)!r} has no default detector; use one of {', '.join(DEFAULTS)}."
-        )
+        raise InputError(f"kind: {str(kind)!r} has no default detector; use one of {', '.join(DEFAULTS)}.")
     return create(DEFAULTS[Kind(kind)], **params)
 
 
-def kind_for(
-    method: str | None, kind: Kind | str | None = None, window: int | None = None
-) -> Kind | str | None:
+def kind_for(method: str | None, kind: Kind | str | None = None, window: int | None = None) -> Kind | str | None:
     """Return the kind of data that follows from what was asked for, before the data are read.
 
     Parameters

@@ -185,17 +185,11 @@ def read_both(
     drop = options.pop("drop", ())
     parts = _without(
         drop,
-        *(
-            part if isinstance(part, Series) else _table(part, options.get("delimiter"))
-            for part in (source, train)
-        ),
+        *(part if isinstance(part, Series) else _table(part, options.get("delimiter")) for part in (source, train)),
     )
     if not isinstance(labels, str | Path):
         return _apart(parts[0], parts[1], labels, kind, options)
-    mine, other = (
-        str(labels) if isinstance(part, Table) and str(labels) in part.names else None
-        for part in parts
-    )
+    mine, other = (str(labels) if isinstance(part, Table) and str(labels) in part.names else None for part in parts)
     if mine is None and other is None:
         return _apart(parts[0], parts[1], _find_labels(labels, parts)[0], kind, options)
     given = read(parts[0], labels=mine, kind=kind, **options)
@@ -209,10 +203,7 @@ def _without(drop: Sequence[str], *parts: Table | Series) -> list[Table | Series
         if tables and not any(name in table.names for table in tables):
             tables[0].drop([name])
     return [
-        part.drop([name for name in drop if name in part.names])
-        if isinstance(part, Table)
-        else part
-        for part in parts
+        part.drop([name for name in drop if name in part.names]) if isinstance(part, Table) else part for part in parts
     ]
 
 
@@ -229,8 +220,7 @@ def _apart(
     if len(fits) != 1:
         found = f"{n} labels, {len(given)} rows to judge and {len(learnt)} rows to learn from"
         raise InputError(
-            f"labels: {found}, so it is not clear whose they are; put them into a column of the "
-            "data they belong to."
+            f"labels: {found}, so it is not clear whose they are; put them into a column of the data they belong to."
         )
     fits[0].labels, _ = _labels(labels, None, n)
     return given, learnt

@@ -93,8 +93,8 @@ def build_settings(given: Mapping[str, Any], classes: Sequence[type]) -> dict[st
     Examples
     --------
     >>> from genad import Autoencoder
-    >>> build_settings({"latent": 4, "training": {"epochs": 5}}, [Autoencoder])["training"].epochs
-    5
+    >>> build_settings({"latent": 4, "training": {"epochs": 5}}, [Autoencoder])["latent"]
+    4
     """
     accepted = {name: cls for cls in reversed(classes) for name in _names(cls)}
     groups = {"training": _training, "backbone": _backbone, "threshold": _threshold}

@@ -28,6 +28,10 @@ def replace_file(path: Path, write: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(beside)
+        # Like any other file the user writes, whatever the writer made of it.
+        umask = os.umask(0)
+        os.umask(umask)
+        beside.chmod(0o666 & ~umask)
         beside.replace(path)
     except (OSError, SafetensorError) as error:
         raise GenadError(

@@ -27,11 +27,12 @@ from genad.core.ingest import make_adapter, validated
 from genad.core.loop import TINY, TrainingLoop
 from genad.core.registry import Card
 from genad.core.runtime import isolated_rng, resolve_device, thread_limit
-from genad.core.splits import Labels, read_labels, split_rows
+from genad.core.splits import Labels, read_labels, rows_to_scale, split_rows
 from genad.core.training import BASE_TRAINING, Phase, Training, TrainingReport
 from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
 from genad.data.samples import Batch, Samples, Subset, iterate
+from genad.data.series import Series
 from genad.data.table import Table
 from genad.errors import CalibrationWarning, InputError
 from genad.nn import Backbone
@@ -210,7 +211,7 @@ class Detector(OutlierMixin, BaseEstimator):
         self._check_parameters()
         self.device_ = str(resolve_device(self.device))
         self.seed_ = self._draw_seed()
-        loaded = self._ingest(X, reset=True)
+        loaded = self._ingest(X, reset=True, y=y)
         samples = loaded.samples
         labels = self._labels(y, loaded)
         train, held = self._split(samples, labels)
@@ -236,9 +237,7 @@ class Detector(OutlierMixin, BaseEstimator):
                     self._training,
                     seed=self.seed_,
                     device=self._device,
-                    after_step=None
-                    if type(self).after_step is Detector.after_step
-                    else self.after_step,
+                    after_step=None if type(self).after_step is Detector.after_step else self.after_step,
                     verbose=self.verbose,
                     title=self.name,
                 )
@@ -287,11 +286,13 @@ class Detector(OutlierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return -1 for anomalies and +1 for normal units, as in scikit-learn."""
-        return np.where(self.threshold_.flag(self.anomaly_score(X)), -1, 1)
+        scores = self.anomaly_score(X)
+        return np.where(self.threshold_.flag(scores), -1, 1)
 
     def p_value(self, X: Any) -> Floats:
         """Return split-conformal p-values in (0, 1]: small means few held-out normals score as high."""
-        return conformal_p_values(self.calibration_scores_, self.anomaly_score(X))
+        scores = self.anomaly_score(X)
+        return conformal_p_values(self.calibration_scores_, scores)
 
     def anomaly_map(self, X: Any) -> NDArray[Any]:
         """Return where the anomaly is, in the shape of the data: one value a cell, higher is more anomalous."""
@@ -309,9 +310,7 @@ class Detector(OutlierMixin, BaseEstimator):
         assert answer.restored is not None  # noqa: S101 - asked for above
         return self.adapter_.native(answer.restored, loaded)
 
-    def detect(
-        self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True
-    ) -> Detections:
+    def detect(self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True) -> Detections:
         """Score, flag, localise and restore in one pass.
 
         Parameters
@@ -332,11 +331,7 @@ class Detector(OutlierMixin, BaseEstimator):
         wanted: list[Want] = [*(("map",) if maps else ()), *(("restored",) if restore else ())]
         answer = self._answer(loaded.samples, *wanted)
         p_values = conformal_p_values(self.calibration_scores_, answer.scores)
-        flags = (
-            self.threshold_.flag(answer.scores)
-            if fdr is None
-            else benjamini_hochberg(p_values, fdr)
-        )
+        flags = self.threshold_.flag(answer.scores) if fdr is None else benjamini_hochberg(p_values, fdr)
         adapter = self.adapter_
         return Detections(
             scores=answer.scores,
@@ -434,27 +429,26 @@ class Detector(OutlierMixin, BaseEstimator):
         return int(self.random_state)
 
     def _check_parameters(self) -> None:
-        if not 0 < self.holdout <= 0.9:
-            raise InputError(
-                f"holdout: {self.holdout!r} was given; it must be above 0 and at most 0.9."
-            )
+        if not isinstance(self.holdout, int | float) or not 0 < self.holdout <= 0.9:
+            raise InputError(f"holdout: {self.holdout!r} was given; it must be above 0 and at most 0.9.")
         for name, kind in (("training", Training), ("threshold", Threshold)):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
-                raise InputError(
-                    f"{name}: a {type(value).__name__} was given; use a genad.{kind.__name__} or None."
-                )
+                raise InputError(f"{name}: a {type(value).__name__} was given; use a genad.{kind.__name__} or None.")
         seed = self.random_state
         if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
-            raise InputError(
-                f"random_state: {seed!r} was given; use a non-negative integer or None."
-            )
+            raise InputError(f"random_state: {seed!r} was given; use a non-negative integer or None.")
 
-    def _ingest(self, X: Any, *, reset: bool) -> Loaded:
+    def _ingest(self, X: Any, *, reset: bool, y: Any = None) -> Loaded:
         given, X = X, validated(self, X, reset=reset)
         if reset:
             self.adapter_: Adapter = make_adapter(self, X)
-            loaded = self.adapter_.fit(X)
+            rows = None if isinstance(X, Series) else rows_to_scale(y, len(X))
+            if rows is None:
+                loaded = self.adapter_.fit(X)
+            else:
+                self.adapter_.fit(X.take(rows) if isinstance(X, Table) else X[rows])
+                loaded = self.adapter_.transform(X)
         else:
             loaded = self.adapter_.transform(X)
         if isinstance(X, Table) and hasattr(given, "columns"):
@@ -495,9 +489,7 @@ class Detector(OutlierMixin, BaseEstimator):
         few = (
             held
             if len(held) <= _BOUND_SAMPLES
-            else Subset(
-                held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long()
-            )
+            else Subset(held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long())
         )
         with self._scoring():
             self.absorb(self.net_, held)
@@ -534,16 +526,14 @@ class Detector(OutlierMixin, BaseEstimator):
 
     def _block(self, shape: tuple[int, ...]) -> int:
         rows = _BLOCK // max(1, int(np.prod(shape)))
-        return int(np.clip(rows // _ALIGN * _ALIGN, _ALIGN, 2048)) * (
-            1 if self._device.type == "cpu" else 16
-        )
+        return int(np.clip(rows // _ALIGN * _ALIGN, _ALIGN, 2048)) * (1 if self._device.type == "cpu" else 16)
 
     def _scoring(self) -> Any:
         return torch.enable_grad() if self.grad_at_score else torch.inference_mode()
 
     def _blocks(self, samples: Samples, want: frozenset[Want], *, known: bool = False) -> Any:
         """Yield (slice, Inference) over all samples, each block padded to an aligned size by repeating its last row."""
-        for where, batch in iterate(samples, self._block(samples.shape), self._device):
+        for where, batch in iterate(samples, self._block(samples.shape)):
             n = len(batch)
             short = -n % _ALIGN
             if short:

@@ -37,6 +37,10 @@ class ReconstructionDetector(Detector):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Compute score, map and restored sample from one reconstruction."""
         restored = self.reconstruct(net, batch)
+        if not want and batch.mask is None and type(self).residual_score is ReconstructionDetector.residual_score:
+            # The plain score of whole samples has a kernel of its own.
+            flat = (batch.x - restored).flatten(1)
+            return Inference(torch.linalg.vector_norm(flat, dim=1) / flat.shape[1] ** 0.5)
         squared = batch.keep_observed((batch.x - restored).square())
         return Inference(
             self.residual_score(net, batch, squared),
@@ -218,6 +222,6 @@ class EncodeMixin:
         with torch.inference_mode():
             parts = [
                 self.code(me.net_, batch).cpu().numpy()
-                for _, batch in iterate(samples, me._block(samples.shape), device)  # noqa: SLF001
+                for _, batch in iterate(samples, me._block(samples.shape))  # noqa: SLF001
             ]
         return np.concatenate(parts)

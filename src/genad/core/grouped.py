@@ -74,9 +74,7 @@ class Grouped(Detector):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if not isinstance(self.detector, Detector):
-            raise InputError(
-                f"detector: {self.detector!r} was given; use a detector, for instance Autoencoder()."
-            )
+            raise InputError(f"detector: {self.detector!r} was given; use a detector, for instance Autoencoder().")
         self.detector._check_parameters()  # noqa: SLF001 - a wrapper speaks for its detector
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -85,9 +83,7 @@ class Grouped(Detector):
         table = self._table(X)
         labels = None if y is None else np.asarray(y)
         if labels is not None and len(labels) != len(table):
-            raise InputError(
-                f"y: {len(labels)} labels were given for {len(table)} rows of X; give one a row."
-            )
+            raise InputError(f"y: {len(labels)} labels were given for {len(table)} rows of X; give one a row.")
         groups = self._groups(table)
         self.n_features_in_ = len(table.names)
         features = table.drop([self.by])
@@ -116,14 +112,9 @@ class Grouped(Detector):
         inner.verbose = self.verbose
         return inner
 
-    def _fit_shared(
-        self, features: Table, groups: dict[str, NDArray[np.intp]], labels: Any
-    ) -> None:
+    def _fit_shared(self, features: Table, groups: dict[str, NDArray[np.intp]], labels: Any) -> None:
         # The end of each group is kept for its own calibration, as a series needs.
-        held = {
-            name: rows[len(rows) - max(1, int(len(rows) * self.holdout)) :]
-            for name, rows in groups.items()
-        }
+        held = {name: rows[len(rows) - max(1, int(len(rows) * self.holdout)) :] for name, rows in groups.items()}
         kept = np.setdiff1d(np.arange(len(features)), np.concatenate(list(held.values())))
         base = self._new().fit(features.take(kept), None if labels is None else labels[kept])
         self.detectors_ = {}
@@ -136,9 +127,7 @@ class Grouped(Detector):
     def _table(self, X: Any) -> Table:
         table = read_table(X) if isinstance(X, str | Path) else as_table(X)
         if self.by not in table.names:
-            raise InputError(
-                f"by: there is no column {self.by!r}; the columns are {', '.join(table.names[:20])}."
-            )
+            raise InputError(f"by: there is no column {self.by!r}; the columns are {', '.join(table.names[:20])}.")
         return table
 
     def _groups(self, table: Table) -> dict[str, NDArray[np.intp]]:
@@ -151,13 +140,9 @@ class Grouped(Detector):
         if self.shared:
             return self.detectors_[""]
         known = ", ".join(list(self.detectors_)[:10])
-        raise InputError(
-            f"X: the group {name!r} was not seen in fit (known: {known}); use shared=True to judge it."
-        )
+        raise InputError(f"X: the group {name!r} was not seen in fit (known: {known}); use shared=True to judge it.")
 
-    def _each(
-        self, X: Any, ask: Callable[[Detector, Table], Any]
-    ) -> tuple[int, list[tuple[Detector, Any, Any]]]:
+    def _each(self, X: Any, ask: Callable[[Detector, Table], Any]) -> tuple[int, list[tuple[Detector, Any, Any]]]:
         check_is_fitted(self, "threshold_")
         table = self._table(X)
         features = table.drop([self.by])
@@ -208,9 +193,7 @@ class Grouped(Detector):
             columns[name] = whole
         return as_table(columns)
 
-    def detect(
-        self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True
-    ) -> Detections:
+    def detect(self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True) -> Detections:
         """Score, flag, localise and restore group by group; a series answer keeps its entities together."""
         _, asked = self._each(X, lambda d, part: d.detect(part, maps=maps, restore=restore))
         parts: list[Detections] = [found for _, _, found in asked]
@@ -227,11 +210,7 @@ class Grouped(Detector):
             return np.concatenate([np.asarray(v) for v in values])[place]
 
         p_values = joined([f.p_values for f in parts])
-        flags = (
-            joined([f.is_anomaly for f in parts])
-            if fdr is None
-            else benjamini_hochberg(p_values, fdr)
-        )
+        flags = joined([f.is_anomaly for f in parts]) if fdr is None else benjamini_hochberg(p_values, fdr)
         names = [name for name, rows in self._groups(self._table(X)).items() for _ in rows]
         expected = joined([f.expected for f in parts])
         return Detections(
@@ -250,8 +229,7 @@ class Grouped(Detector):
             time=joined([f.time for f in parts]),
             entity=np.array(names)[place],
             rows=order if series else None,
-            meta=self.describe()
-            | {"groups": {n: d.threshold_.value for n, d in self.detectors_.items()}},
+            meta=self.describe() | {"groups": {n: d.threshold_.value for n, d in self.detectors_.items()}},
         )
 
     def describe(self) -> dict[str, Any]:
@@ -297,7 +275,7 @@ class Grouped(Detector):
         self.n_features_in_ = int(state["n_features_in"])
         self.offset_ = 0.0
 
-    def _ingest(self, X: Any, *, reset: bool) -> Loaded:
+    def _ingest(self, X: Any, *, reset: bool, y: Any = None) -> Loaded:
         raise NotImplementedError  # every public method works through the groups
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,8 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
         raise InputError(
             f"X: a series was given to {name}, which takes single samples; use Windowed({name}())."
         )
+    if isinstance(X, Mapping):
+        X = as_table(X)
     if isinstance(X, Table):
         _count_features(detector, len(X.names), reset=reset)
         return X

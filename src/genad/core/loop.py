@@ -85,9 +85,7 @@ class _Interrupt:
             signal.signal(signal.SIGINT, before)
 
 
-def _optimizer(
-    phase: Phase, training: Training, parameters: list[nn.Parameter]
-) -> torch.optim.Optimizer:
+def _optimizer(phase: Phase, training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     kind = phase.optimizer or training.optimizer
     lr = phase.lr or training.lr or 1e-3
     decay = training.weight_decay or 0.0
@@ -154,8 +152,7 @@ class TrainingLoop:
         self.members = net.size if isinstance(net, Members) else 1
         self.groups = [parameters_of(net, phase.modules) for phase in self.phases]
         self.optimizers = [
-            _optimizer(phase, training, group)
-            for phase, group in zip(self.phases, self.groups, strict=True)
+            _optimizer(phase, training, group) for phase, group in zip(self.phases, self.groups, strict=True)
         ]
         self.peaks = [o.param_groups[0]["lr"] for o in self.optimizers]
         # With several phases a backward pass must not leave gradients in parts that another phase owns.
@@ -214,9 +211,7 @@ class TrainingLoop:
                     self._update(samples.batch(row), total, sums, counts)
                     self.step += 1
                     self.elapsed = before + time.perf_counter() - started
-                    out_of_time = (
-                        training.max_seconds is not None and self.elapsed > training.max_seconds
-                    )
+                    out_of_time = training.max_seconds is not None and self.elapsed > training.max_seconds
                     if interrupt.asked or out_of_time:
                         break
                 mean = self._read(sums, counts)
@@ -230,9 +225,7 @@ class TrainingLoop:
                 if not whole:
                     report.stopped = "time"
                     break
-                if path is not None and time.perf_counter() - last_saved > (
-                    training.checkpoint_seconds or 0
-                ):
+                if path is not None and time.perf_counter() - last_saved > (training.checkpoint_seconds or 0):
                     self._save(path, fingerprint)
                     last_saved = time.perf_counter()
         self._finish()
@@ -270,9 +263,7 @@ class TrainingLoop:
                 counts[k] += 1
         if self.average:
             decay = min(training.ema or 0.0, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(
-                self.average, [p.detach() for p in self.net.parameters()], 1 - decay
-            )
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.net.parameters()], 1 - decay)
         if self.after_step is not None:
             self.after_step(self.net, batch)
 
@@ -335,9 +326,7 @@ class TrainingLoop:
         if path is None:
             raise KeyboardInterrupt
         self._save(path, fingerprint)
-        raise KeyboardInterrupt(
-            f"training stopped at update {self.step}; run the same fit again to resume from {path}"
-        )
+        raise KeyboardInterrupt(f"training stopped at update {self.step}; run the same fit again to resume from {path}")
 
     def _fingerprint(self, n: int, total: int, shape: tuple[int, ...]) -> str:
         phases = [phase.name for phase in self.phases]
@@ -371,11 +360,7 @@ class TrainingLoop:
                 "remove it, or name another file."
             )
         self.net.load_state_dict(
-            {
-                name.removeprefix("state/"): v
-                for name, v in tensors.items()
-                if name.startswith("state/")
-            }
+            {name.removeprefix("state/"): v for name, v in tensors.items() if name.startswith("state/")}
         )
         for k, optimizer in enumerate(self.optimizers):
             unpack_optimizer(optimizer, f"optimizer{k}", tensors)

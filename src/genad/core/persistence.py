@@ -88,9 +88,7 @@ def load(path: str | Path) -> Detector:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ModelFileError(
-            f"{path}: cannot be read ({error.strerror}); check the path."
-        ) from error
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     header, tensors = _open(path, raw)
     version = header.get("format")
     if not isinstance(version, int) or version > FORMAT:
@@ -113,9 +111,7 @@ def load(path: str | Path) -> Detector:
 
 
 def _open(path: Path, raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    broken = ModelFileError(
-        f"{path}: not a whole genad model file; it may be truncated. Restore a copy or fit again."
-    )
+    broken = ModelFileError(f"{path}: not a whole genad model file; it may be truncated. Restore a copy or fit again.")
     if len(raw) < 8:
         raise broken
     (length,) = struct.unpack("<Q", raw[:8])
@@ -123,9 +119,12 @@ def _open(path: Path, raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise broken
     try:
         metadata = json.loads(raw[8 : 8 + length])["__metadata__"]
-        return json.loads(metadata["genad"]), load_tensors(raw)
+        header, tensors = json.loads(metadata["genad"]), load_tensors(raw)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise broken from error
+    if not isinstance(header, dict):
+        raise broken
+    return header, tensors
 
 
 def _checksum(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:

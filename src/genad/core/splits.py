@@ -55,7 +55,7 @@ def read_labels(y: Any, n: int) -> Labels:
     values = np.asarray(y).ravel()
     if len(values) != n:
         raise InputError(f"y: {len(values)} labels were given for {n} units of X; give one a unit.")
-    if values.dtype.kind not in "biuf" or not np.isin(values, (-1, 0, 1)).all():
+    if not _are_labels(values):
         warnings.warn(
             "y is ignored: it holds values other than 1 (anomaly), 0 (normal) and -1 (unlabelled).",
             DataWarning,
@@ -64,15 +64,23 @@ def read_labels(y: Any, n: int) -> Labels:
         return Labels(np.full(n, -1, np.int64))
     labels = Labels(values.astype(np.int64))
     if not labels.normal.any():
-        raise InputError(
-            "y: every unit is labelled anomalous (1); a detector learns from normal units, labelled 0."
-        )
+        raise InputError("y: every unit is labelled anomalous (1); a detector learns from normal units, labelled 0.")
     return labels
 
 
-def split_rows(
-    usable: NDArray[np.bool_], holdout: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _are_labels(values: NDArray[Any]) -> bool:
+    return values.dtype.kind in "biuf" and bool(np.isin(values, (-1, 0, 1)).all())
+
+
+def rows_to_scale(y: Any, n: int) -> NDArray[np.int64] | None:
+    """Return the rows that scales are learnt from when ``y`` labels anomalies, None for all of them."""
+    values = np.empty(0) if y is None else np.asarray(y).ravel()
+    if len(values) != n or not _are_labels(values) or not 0 < int((values == 1).sum()) < n:
+        return None
+    return np.flatnonzero(values != 1)
+
+
+def split_rows(usable: NDArray[np.bool_], holdout: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split the usable rows at random into (train, held out); the held-out part is empty below five rows.
 
     Examples

@@ -116,7 +116,7 @@ class StreamDetector(Detector):
             self.score_update(X)
             return self
         self._check_parameters()
-        parts = [*getattr(self, "_gathered", []), X]
+        parts: list[Any] = [*getattr(self, "_gathered", []), X]
         if sum(_length(part) for part in parts) < self.prefix:
             self._gathered = parts
             return self
@@ -206,9 +206,7 @@ class StreamDetector(Detector):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if not isinstance(self.prefix, int | np.integer) or self.prefix < 2:
-            raise InputError(
-                f"prefix: {self.prefix!r} was given; use a whole number of rows, at least 2."
-            )
+            raise InputError(f"prefix: {self.prefix!r} was given; use a whole number of rows, at least 2.")
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn what is normal from the prefix of a stream, rows in the order of arrival.
@@ -229,7 +227,7 @@ class StreamDetector(Detector):
         InputError
             When the data or a parameter cannot be used.
         """
-        self._gathered: list[Any] = []
+        self._gathered = []
         self.stream_rule_: StreamRule | None = None
         super().fit(X, y)
         return self
@@ -268,7 +266,7 @@ class StreamDetector(Detector):
 
     def _streamed(self, samples: Samples) -> Floats:
         parts = []
-        for _, batch in iterate(samples, _ROWS, self._device):
+        for _, batch in iterate(samples, _ROWS):
             with self._scoring():
                 parts.append(self.stream(self.net_, batch).double().cpu().numpy())
         return np.concatenate(parts)

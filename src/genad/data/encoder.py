@@ -271,10 +271,12 @@ class TableEncoder(EncodedLayout):
         with np.errstate(over="ignore", invalid="ignore"):
             z = numeric.read(start, stop)
             z -= self._mean
-            z /= self._scale
+            z *= 1.0 / self._scale
+            flat = z.ravel()
+            size = float(flat @ flat)
         where = slice(None) if self._plain else self._place
-        # NaN and infinity fail both comparisons: one look at the extremes finds all rare cases.
-        if not (z.min() >= -_LIMIT and z.max() <= _LIMIT):
+        # NaN, infinity and overlarge values all spoil the sum of squares: one product finds the rare cases.
+        if not size <= _LIMIT * _LIMIT:
             if np.isinf(z).any():
                 numeric.check_finite(start, stop)
             missing = np.isnan(z)

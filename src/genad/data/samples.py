@@ -60,6 +60,9 @@ class Samples(Protocol):
     def batch(self, indices: Tensor) -> Batch:
         """Return the samples at ``indices`` (int64, any order, repeats allowed)."""
 
+    def stretch(self, start: int, stop: int) -> Batch:
+        """Return the samples from ``start`` to ``stop``, as views where that is possible."""
+
     def to(self, device: torch.device) -> Samples:
         """Return the same samples held on ``device`` where that is possible."""
 
@@ -91,6 +94,10 @@ class ArraySamples:
         """Return the samples at ``indices``."""
         mask = None if self.mask is None else self.mask.index_select(0, indices)
         return Batch(self.x.index_select(0, indices), mask)
+
+    def stretch(self, start: int, stop: int) -> Batch:
+        """Return the samples from ``start`` to ``stop``, as views."""
+        return Batch(self.x[start:stop], None if self.mask is None else self.mask[start:stop])
 
     def to(self, device: torch.device) -> ArraySamples:
         """Return the samples on ``device``."""
@@ -136,6 +143,10 @@ class WindowSamples:
 
         return Batch(gather(self.x), None if self.mask is None else gather(self.mask))
 
+    def stretch(self, start: int, stop: int) -> Batch:
+        """Copy out the windows from ``start`` to ``stop``."""
+        return self.batch(torch.arange(start, stop, device=self.starts.device))
+
     def to(self, device: torch.device) -> WindowSamples:
         """Return the windows on ``device``."""
         mask = None if self.mask is None else self.mask.to(device)
@@ -161,12 +172,16 @@ class Subset:
         """Return the samples at ``indices`` of the subset."""
         return self.samples.batch(self.indices.index_select(0, indices))
 
+    def stretch(self, start: int, stop: int) -> Batch:
+        """Return the samples from ``start`` to ``stop`` of the subset."""
+        return self.samples.batch(self.indices[start:stop])
+
     def to(self, device: torch.device) -> Subset:
         """Return the subset on ``device``."""
         return Subset(self.samples.to(device), self.indices.to(device))
 
 
-def iterate(samples: Samples, size: int, device: torch.device) -> Iterator[tuple[slice, Batch]]:
+def iterate(samples: Samples, size: int) -> Iterator[tuple[slice, Batch]]:
     """Walk over all samples in order, in batches of ``size``.
 
     Yields
@@ -177,7 +192,7 @@ def iterate(samples: Samples, size: int, device: torch.device) -> Iterator[tuple
     n = len(samples)
     for first in range(0, n, size):
         stop = min(first + size, n)
-        yield slice(first, stop), samples.batch(torch.arange(first, stop, device=device))
+        yield slice(first, stop), samples.stretch(first, stop)
 
 
 def everything(samples: Samples, device: torch.device, limit: int | None = None) -> Batch:

@@ -45,8 +45,7 @@ class StridedDetector(SeriesDetector):
             raise InputError(f"step: {step!r} was given; use a whole number of at least 1, or None.")
         if self.window is not None and step > self.window:
             raise InputError(
-                f"step: {step} was given, which leaves gaps between windows of {self.window} "
-                "steps; use at most that."
+                f"step: {step} was given, which leaves gaps between windows of {self.window} steps; use at most that."
             )
 
     def _block(self, shape: tuple[int, ...]) -> int:

@@ -119,14 +119,14 @@ def test_far_outside_the_spline_scores_stay_finite_and_rise(bijector):
 
 def test_large_samples_keep_a_proper_density():
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(400, 10, 12)).astype(np.float32)
+    X = rng.normal(size=(4000, 10, 12)).astype(np.float32)
     detector = create("flow", training=Training(updates=100)).fit(X)
     net = detector.net_
     assert net.axes.shape == (120, 64)
     assert torch.allclose(net.axes.T @ net.axes, torch.eye(64), atol=1e-4)
     # White noise of 120 values has the entropy of the standard normal.
     fresh = rng.normal(size=(400, 10, 12)).astype(np.float32)
-    assert detector.log_prob(fresh).mean() == pytest.approx(-60 * np.log(2 * np.pi * np.e), abs=12)
+    assert detector.log_prob(fresh).mean() == pytest.approx(-60 * np.log(2 * np.pi * np.e), abs=4)
     assert detector.sample(3).shape == (3, 10, 12)
     # A change that the components do not see still lowers the density.
     off = torch.randn(1, 120, generator=torch.Generator().manual_seed(0))
@@ -145,7 +145,7 @@ def test_more_values_than_rows_use_the_gram_matrix():
     assert np.isfinite(detector.anomaly_score(X)).all()
 
 
-def test_one_column_and_one_row():
+def test_one_column():
     rng = np.random.default_rng(0)
     for bijector in BIJECTORS:
         detector = create("flow", bijector=bijector, training=QUICK).fit(rng.normal(size=(200, 1)))
@@ -192,7 +192,5 @@ def test_floor_on_real_tables(one_class, name, floor):
     scores = []
     for seed in (0, 1):
         X, test, y = one_class(name, seed)
-        scores.append(
-            roc_auc_score(y, create("flow", random_state=seed).fit(X).anomaly_score(test))
-        )
+        scores.append(roc_auc_score(y, create("flow", random_state=seed).fit(X).anomaly_score(test)))
     assert np.mean(scores) > floor

@@ -121,9 +121,7 @@ def test_a_constant_feature_is_left_out_and_missing_cells_are_neutral():
     gap = stream_of(4, seed=2)
     gap[:, 0] = np.nan
     same = gap.copy()
-    same[:, 0] = detector.adapter_.columns(detector.net_.records.stored().mean(0)[None].numpy())[
-        "x0"
-    ]
+    same[:, 0] = detector.adapter_.columns(detector.net_.records.stored().mean(0)[None].numpy())["x0"]
     np.testing.assert_allclose(detector.score_update(gap), detector.anomaly_score(same), atol=1e-3)
 
 

@@ -52,10 +52,10 @@ def test_the_decoder_is_fed_with_its_own_output_and_writes_backwards():
 
 
 def test_outputs_are_windows_of_every_member_aligned_with_their_steps():
-    detector = RecurrentAEEnsemble(window=10, members=3, training=Training(updates=300))
+    detector = RecurrentAEEnsemble(window=10, members=3, training=Training(updates=200))
     series = np.sin(np.arange(500) / 3)[:, None] * [1, -1]
     detector.fit(series)
-    x = torch.tensor(series[:10], dtype=torch.float32)[None] / 0.7
+    x = torch.tensor(series[5:15], dtype=torch.float32)[None] / 0.7
     made = detector.net_(x)
     assert made.shape == (3, 1, 10, 2)
     right = (middle(made) - x).square().mean()
@@ -147,8 +147,10 @@ def test_step_thins_the_windows_and_still_covers_every_step():
         thinned = detector.anomaly_score(series)
         assert sum(seen) == 32  # 26 windows, padded to a multiple of 16
     assert np.isfinite(thinned).all()
-    detector.step = 1
-    assert np.corrcoef(thinned, detector.anomaly_score(series))[0, 1] > 0.5
+    # with windows side by side a step's score is that of the one window that holds it
+    first = detector._ingest(series, reset=False).samples.batch(torch.arange(16) * 0 + 32)
+    expected = detector.score(detector.net_, first)[0].numpy()
+    np.testing.assert_allclose(thinned[32:48], expected, rtol=1e-4)
 
 
 def test_gaps_and_saving(tmp_path):
@@ -184,16 +186,15 @@ def test_floor_on_a_real_series(data_dir):
     table = pd.read_parquet(data_dir / "series" / "skab.parquet")
     ignored = {"file", "datetime", "anomaly", "changepoint"}
     columns = [name for name in table.columns if name not in ignored]
-    name = sorted(str(f) for f in table.file.unique() if "valve1" in str(f))[0]
-    one = table[table.file == name]
+    one = table[table.file.astype(str) == "other/4"]
     X, y = one[columns].to_numpy(float), one.anomaly.to_numpy()
     found = [
         roc_auc_score(
             y[400:],
-            RecurrentAEEnsemble(random_state=seed, members=6, training=Training(updates=80))
+            RecurrentAEEnsemble(window=16, members=5, random_state=seed, training=Training(updates=60))
             .fit(X[:400])
             .anomaly_score(X[400:]),
         )
         for seed in (0, 1)
     ]
-    assert np.mean(found) > 0.65
+    assert np.mean(found) > 0.85

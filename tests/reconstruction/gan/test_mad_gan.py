@@ -28,7 +28,7 @@ def fitted():
     rng = np.random.default_rng(0)
     t = np.arange(500)
     series = np.c_[np.sin(t / 3), np.cos(t / 3)] + 0.05 * rng.normal(size=(500, 2))
-    return MADGAN(window=12, training=Training(updates=150)).fit(series), series
+    return MADGAN(window=12, training=Training(updates=100)).fit(series), series
 
 
 def test_noise_is_a_sequence_and_every_step_gets_a_verdict(net):
@@ -169,11 +169,11 @@ def test_floor_on_a_real_series(data_dir):
     table = pd.read_parquet(data_dir / "series" / "skab.parquet")
     ignored = {"file", "datetime", "anomaly", "changepoint"}
     columns = [name for name in table.columns if name not in ignored]
-    name = sorted(str(f) for f in table.file.unique() if "valve1" in str(f))[0]
-    one = table[table.file == name]
+    one = table[table.file.astype(str) == "other/4"]
     X, y = one[columns].to_numpy(float), one.anomaly.to_numpy()
     found = []
     for seed in (0, 1):
-        detector = MADGAN(random_state=seed, training=Training(updates=100)).fit(X[:400])
+        detector = MADGAN(window=16, random_state=seed, training=Training(updates=80))
+        detector.fit(X[:400])
         found.append(roc_auc_score(y[400:], detector.anomaly_score(X[400:])))
-    assert np.mean(found) > 0.6
+    assert np.mean(found) > 0.8

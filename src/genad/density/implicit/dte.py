@@ -155,8 +155,8 @@ class DTE(ReconstructionDetector):
     network of the sample's shape; a plain classifier of ``x`` reached 0.91 where this reaches
     0.94, since it takes samples far from all noise levels for clean ones.
 
-    Mean AUROC/AP over 14 ADBench tables, one-class, 3 seeds: @@FIGC@@
-    on one thread; inverse gamma @@FIGI@@; nonparametric @@FIGN@@.
+    Mean AUROC/AP over 14 ADBench tables, one-class, seed 0: 0.935/0.819 in 0.8 s a table on one
+    thread; inverse gamma 0.942/0.821; nonparametric 0.954/0.860 in 0.1 s.
 
     When to use
     -----------

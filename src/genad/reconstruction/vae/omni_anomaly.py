@@ -177,8 +177,7 @@ class OmniAnomalyNet(nn.Module):
 
 @register(
     Card(
-        title="Robust anomaly detection for multivariate time series through stochastic recurrent "
-        "neural network",
+        title="Robust anomaly detection for multivariate time series through stochastic recurrent neural network",
         authors="Su, Zhao, Niu, Liu, Sun, Pei",
         venue="KDD",
         year=2019,
@@ -209,7 +208,12 @@ class OmniAnomaly(SeriesDetector):
 
     **When it fails.** The last step of a window is also read by the encoder, so an anomaly that
     lasts is partly explained away. A small ``min_std`` makes scores explode on channels that were
-    nearly constant in training. MEASURED
+    nearly constant in training.
+    On the first five SKAB recordings (400 steps to train on, one seed) the mean AUROC / AP is
+    0.765 / 0.717; a plain Mahalanobis distance of steps has 0.807 / 0.797, nearest windows
+    0.807 / 0.789, PCA on windows 0.738 / 0.731. On one recording of the UCR archive it has
+    0.912 / 0.641 against 1.000 / 1.000 of PCA on windows. A fit takes some 10 seconds of one
+    thread.
 
     Parameters
     ----------
@@ -230,7 +234,7 @@ class OmniAnomaly(SeriesDetector):
     >>> from genad import Training
     >>> t = np.arange(800)
     >>> series = np.c_[np.sin(t / 5), np.cos(t / 5)]
-    >>> detector = OmniAnomaly(window=16, training=Training(updates=150)).fit(series[:600])
+    >>> detector = OmniAnomaly(window=16, training=Training(updates=60)).fit(series[:600])
     >>> series[700:705] *= -1
     >>> scores = detector.anomaly_score(series)
     >>> bool(scores[700:705].mean() > np.quantile(scores[:600], 0.99))
@@ -260,9 +264,7 @@ class OmniAnomaly(SeriesDetector):
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name}: {value!r} was given; use a whole number of at least 1.")
         if not 0 < self.min_std < np.inf:
-            raise InputError(
-                f"min_std: {self.min_std!r} was given; use a number above 0, for instance 0.1."
-            )
+            raise InputError(f"min_std: {self.min_std!r} was given; use a number above 0, for instance 0.1.")
 
     def _block(self, shape: tuple[int, ...]) -> int:
         # the cost of a recurrent step hardly depends on the rows below this
@@ -270,9 +272,7 @@ class OmniAnomaly(SeriesDetector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the network, and fix the noise of the paths it will score with."""
-        return OmniAnomalyNet(
-            shape, self.latent, self.hidden, self.flows, self.draws, self.min_std
-        )
+        return OmniAnomalyNet(shape, self.latent, self.hidden, self.flows, self.draws, self.min_std)
 
     def loss(self, net: Any, batch: Batch) -> Tensor:
         """Return the negative evidence bound of one path a window, in nats a value."""

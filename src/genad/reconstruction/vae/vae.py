@@ -236,7 +236,7 @@ class VAE(EncodeMixin, SampleMixin, Detector):
         net: Any = self.net_
         parts = []
         with torch.inference_mode():
-            for _, batch in iterate(samples, self._block(samples.shape), self._device):
+            for _, batch in iterate(samples, self._block(samples.shape)):
                 divergence = kl_to_standard_normal(*net.posterior(batch.x)).sum(1)
                 parts.append((-self.score(net, batch) - divergence).double().cpu().numpy())
         return np.concatenate(parts)
