@@ -37,9 +37,7 @@ def main(options: list[str]) -> None:  # noqa: ARG001 - all benchmarks are calle
         ("table", "fit 5,000,000 x 30 float32 rows (autoencoder)", 2.5),
         ("series", "fit 1,000,000 x 10 steps, window 100 (PPCA)", 1.5),
     ):
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, what], check=True, capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, "-c", PROGRAM, what], check=True, capture_output=True, text=True)
         found = json.loads(done.stdout)
         rows.append({"what": title, "peak GiB": round(found["peak"], 2), "limit": limit,
                      "of which the user's array": round(found["data"], 2), "seconds": round(found["seconds"], 1)})  # fmt: skip

@@ -10,9 +10,7 @@ from benchmarks.common import keep, quiet, timed
 
 def _data(n: int, d: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return (
-        rng.normal(size=(n, 6)) @ rng.normal(size=(6, d)) + 0.3 * rng.normal(size=(n, d))
-    ).astype(np.float32)
+    return (rng.normal(size=(n, 6)) @ rng.normal(size=(6, d)) + 0.3 * rng.normal(size=(n, d))).astype(np.float32)
 
 
 def best(work: object, runs: int = 3) -> float:

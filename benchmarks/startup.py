@@ -10,10 +10,7 @@ from benchmarks.common import keep, timed
 
 def best(command: list[str], runs: int = 7) -> float:
     """Return the shortest of several runs, in seconds."""
-    return min(
-        timed(lambda: subprocess.run(command, check=True, capture_output=True))[1]
-        for _ in range(runs)
-    )
+    return min(timed(lambda: subprocess.run(command, check=True, capture_output=True))[1] for _ in range(runs))
 
 
 def main(options: list[str]) -> None:  # noqa: ARG001 - all benchmarks are called alike

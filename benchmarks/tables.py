@@ -46,18 +46,12 @@ def main(options: list[str]) -> None:
     import genad
 
     adapters = {
-        f"genad {name}": lambda seed, name=name: Genad(
-            lambda s: genad.create(name, random_state=s), seed
-        )
+        f"genad {name}": lambda seed, name=name: Genad(lambda s: genad.create(name, random_state=s), seed)
         for name in args.methods
     }
     if not args.no_peers:
-        adapters |= {
-            name: lambda seed, make=make: Peer(make, seed) for name, make in peers().items()
-        }
-    next(iter(adapters.values()))(0).fit(
-        np.zeros((64, 2), np.float32)
-    )  # the first fit of a process pays for start-up
+        adapters |= {name: lambda seed, make=make: Peer(make, seed) for name, make in peers().items()}
+    next(iter(adapters.values()))(0).fit(np.zeros((64, 2), np.float32))  # the first fit of a process pays for start-up
     figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in adapters}
     for seed in range(args.seeds):
         for table, train, test, y in tables(seed):
@@ -65,15 +59,9 @@ def main(options: list[str]) -> None:
                 model = make(seed)
                 _, fit = timed(lambda model=model, train=train: model.fit(train))
                 scores, score = timed(lambda model=model, test=test: model.score(test))
-                figures[name].append(
-                    (roc_auc_score(y, scores), average_precision_score(y, scores), fit + score)
-                )
+                figures[name].append((roc_auc_score(y, scores), average_precision_score(y, scores), fit + score))
             print(seed, table, flush=True)
-    base = (
-        np.mean([f[2] for f in figures.get("pyod AutoEncoder", [])])
-        if "pyod AutoEncoder" in figures
-        else None
-    )
+    base = np.mean([f[2] for f in figures.get("pyod AutoEncoder", [])]) if "pyod AutoEncoder" in figures else None
     rows = []
     for name, values in figures.items():
         auroc, ap, seconds = np.mean(values, axis=0)

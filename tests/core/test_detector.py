@@ -148,18 +148,16 @@ def test_a_path_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
-def test_columns_are_matched_by_name(frame):
+def test_columns_are_checked_by_name(frame):
     names = ["a", "b", "c"]
     X = data()
     detector = fit(frame(dict(zip(names, X.T, strict=True))))
     assert detector.n_features_in_ == 3
     other = frame({name: X[:, names.index(name)] for name in ("c", "a", "b")})
-    try:
-        found = detector.anomaly_score(other)
-    except ValueError as error:
-        assert "feature names" in str(error)
-    else:
-        np.testing.assert_allclose(found, detector.anomaly_score(frame(dict(zip(names, X.T, strict=True)))))
+    # scikit-learn refuses another order, and a column that is not there.
+    for wrong in (other, other.rename({"a": "z"}) if frame is pl.DataFrame else other.rename(columns={"a": "z"})):
+        with pytest.raises(ValueError, match="feature names"):
+            detector.anomaly_score(wrong)
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table])
@@ -263,9 +261,10 @@ def test_random_numbers_inside_leave_no_trace():
 
     def fails():
         with isolated_rng(3, torch.device("cpu")):
-            torch.randn(torch.tensor(2) // 0)
+            torch.randn(3)
+            raise ZeroDivisionError
 
-    with pytest.raises((RuntimeError, TypeError)):
+    with pytest.raises(ZeroDivisionError):
         fails()
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from genad.metrics import affiliation
 
 quick = settings(deadline=None, max_examples=50, derandomize=True)
-rows = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=24).filter(
-    lambda r: any(a for a, _ in r)
-)
+rows = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=24).filter(lambda r: any(a for a, _ in r))
 FINE = 32  # grid cells in one step
 
 

@@ -37,9 +37,7 @@ FLAGGED = {
 NEED_BOTH = ("auroc", "average_precision", "recall_at_false_alarm_rate", "vus_pr", "evaluate")
 scored = pytest.mark.parametrize("metric", SCORED.values(), ids=SCORED)
 flagged = pytest.mark.parametrize("metric", FLAGGED.values(), ids=FLAGGED)
-every = pytest.mark.parametrize(
-    "metric", [*SCORED.values(), *FLAGGED.values()], ids=[*SCORED, *FLAGGED]
-)
+every = pytest.mark.parametrize("metric", [*SCORED.values(), *FLAGGED.values()], ids=[*SCORED, *FLAGGED])
 
 
 @every

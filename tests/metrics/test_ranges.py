@@ -12,9 +12,7 @@ from genad.metrics import events_from_flags, precision, range_based, recall
 from genad.metrics.ranges import overlapping_pairs
 
 quick = settings(deadline=None, max_examples=50, derandomize=True)
-rows = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30).filter(
-    lambda r: any(a for a, _ in r)
-)
+rows = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30).filter(lambda r: any(a for a, _ in r))
 
 
 def loop_events(flags):
@@ -42,11 +40,7 @@ def weight(position, length, bias):
 def loop_reward(event, others, bias, cardinality):
     pieces = [o for o in others if set(o) & set(event)]
     total = sum(weight(p, len(event), bias) for p in range(1, len(event) + 1))
-    got = sum(
-        weight(p, len(event), bias)
-        for p, step in enumerate(event, start=1)
-        if any(step in o for o in pieces)
-    )
+    got = sum(weight(p, len(event), bias) for p, step in enumerate(event, start=1) if any(step in o for o in pieces))
     factor = 1 / len(pieces) if cardinality == "reciprocal" and len(pieces) > 1 else 1
     return factor * got / total, bool(pieces)
 
@@ -70,12 +64,7 @@ def test_events_rebuild_the_flags(flags):
 def test_overlapping_pairs_are_those_that_share_a_step(pairs):
     a, b = (events_from_flags([row[i] for row in pairs]) for i in (0, 1))
     i, j = overlapping_pairs(a, b)
-    expected = [
-        (p, q)
-        for p in range(len(a))
-        for q in range(len(b))
-        if max(a[p, 0], b[q, 0]) < min(a[p, 1], b[q, 1])
-    ]
+    expected = [(p, q) for p in range(len(a)) for q in range(len(b)) if max(a[p, 0], b[q, 0]) < min(a[p, 1], b[q, 1])]
     assert list(zip(i.tolist(), j.tolist(), strict=True)) == expected
 
 
@@ -95,9 +84,7 @@ def test_range_based_follows_the_definition(pairs, bias, precision_bias, cardina
         overlap, met = loop_reward(event, found, bias, cardinality)
         recalls.append(alpha * met + (1 - alpha) * overlap)
     precisions = [loop_reward(event, truth, precision_bias, cardinality)[0] for event in found]
-    result = range_based(
-        y, flags, alpha=alpha, bias=bias, precision_bias=precision_bias, cardinality=cardinality
-    )
+    result = range_based(y, flags, alpha=alpha, bias=bias, precision_bias=precision_bias, cardinality=cardinality)
     assert result.recall == pytest.approx(np.mean(recalls))
     assert result.precision == pytest.approx(np.mean(precisions) if found else 0.0)
     assert all(0 <= v <= 1 for v in (result.precision, result.recall, result.f1))

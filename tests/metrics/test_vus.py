@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -62,9 +61,7 @@ def naive(y, s, longest, n_thresholds):
             last = tpr
         tprs.append(1.0)
         fprs.append(1.0)
-        rocs.append(
-            sum((fprs[i + 1] - fprs[i]) * (tprs[i + 1] + tprs[i]) / 2 for i in range(len(tprs) - 1))
-        )
+        rocs.append(sum((fprs[i + 1] - fprs[i]) * (tprs[i + 1] + tprs[i]) / 2 for i in range(len(tprs) - 1)))
         prs.append(pr)
     return np.array(rocs), np.array(prs)
 

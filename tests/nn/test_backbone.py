@@ -96,9 +96,7 @@ def test_large_samples_pass_and_stay_below_a_million_parameters(shape):
         assert sum(p.numel() for p in net.parameters()) < 1_000_000
 
 
-@pytest.mark.parametrize(
-    ("shape", "spec"), [((3, 64, 64), None), ((8, 3, 32, 32), None), ((3, 64, 64), "mlp")]
-)
+@pytest.mark.parametrize(("shape", "spec"), [((3, 64, 64), None), ((8, 3, 32, 32), None), ((3, 64, 64), "mlp")])
 def test_default_sizes_stay_below_a_million_parameters(shape, spec):
     latent = default_latent(shape)
     for net in (encoder(shape, latent, spec), decoder(shape, latent, spec), translator(shape)):
@@ -238,9 +236,7 @@ def test_numpy_sizes_are_accepted():
     )
 
 
-@pytest.mark.parametrize(
-    ("shape", "expected"), [((1,), 1), ((2,), 1), ((3,), 2), ((25,), 6), ((3, 64, 64), 64)]
-)
+@pytest.mark.parametrize(("shape", "expected"), [((1,), 1), ((2,), 1), ((3,), 2), ((25,), 6), ((3, 64, 64), 64)])
 def test_default_latent_is_a_bottleneck(shape, expected):
     assert default_latent(shape) == expected
 

@@ -19,9 +19,7 @@ def test_distances_equal_brute_force(p, offset, chunk):
     queries = (rng.normal(size=(23, 4)) + offset).astype(np.float32)
     bank = (rng.normal(size=(70, 4)) + offset).astype(np.float32)
     expected = np.sort(cdist(queries.astype(float), bank.astype(float), "minkowski", p=p))[:, :5]
-    found, index = nearest_neighbors(
-        torch.from_numpy(queries), torch.from_numpy(bank), 5, chunk=chunk, p=p
-    )
+    found, index = nearest_neighbors(torch.from_numpy(queries), torch.from_numpy(bank), 5, chunk=chunk, p=p)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
     again = np.linalg.norm(queries[:, None].astype(float) - bank[index.numpy()], ord=p, axis=-1)
     np.testing.assert_allclose(again, expected, rtol=1e-6)

@@ -71,9 +71,7 @@ def test_empty_components_and_constant_points_stay_finite_with_gradients():
 
 def test_far_points_have_a_finite_energy_with_the_right_growth():
     one = torch.ones(1)
-    energy = mixture_energy(
-        torch.tensor([[1e6]]), one, torch.zeros(1, 1), torch.ones(1, 1, 1), eps=0.0
-    )
+    energy = mixture_energy(torch.tensor([[1e6]]), one, torch.zeros(1, 1), torch.ones(1, 1, 1), eps=0.0)
     assert energy.item() == pytest.approx(0.5e12, rel=1e-6)
 
 
@@ -102,9 +100,7 @@ def test_indefinite_covariance_is_refused_with_the_mend():
             mixture_energy(torch.zeros(1, 1), one, torch.zeros(1, 1), bad * torch.ones(1, 1, 1))
 
 
-@pytest.mark.parametrize(
-    ("z", "gamma"), [((3, 2), (4, 2)), ((3,), (3, 2)), ((3, 2), (3,)), ((0, 2), (0, 1))]
-)
+@pytest.mark.parametrize(("z", "gamma"), [((3, 2), (4, 2)), ((3,), (3, 2)), ((3, 2), (3,)), ((0, 2), (0, 1))])
 def test_mismatched_memberships_are_refused(z, gamma):
     with pytest.raises(InputError, match="gamma: found shape"):
         mixture_parameters(torch.zeros(z), torch.zeros(gamma))

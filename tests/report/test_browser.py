@@ -88,9 +88,7 @@ def browse(chromium, tmp_path):
     """Return a function that opens a report at a width and looks at it in both themes."""
 
     def run(page, width, then="", dark=False):
-        (tmp_path / "probe.html").write_text(
-            _PROBE % (width, html.escape(page), then), encoding="utf-8"
-        )
+        (tmp_path / "probe.html").write_text(_PROBE % (width, html.escape(page), then), encoding="utf-8")
         extra = ["--blink-settings=preferredColorScheme=0"] if dark else []
         done = subprocess.run(
             [

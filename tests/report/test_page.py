@@ -50,9 +50,7 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def table_page(table):
     detector, found, labels = table
-    return render(
-        found, detector=detector, truth=labels, title="Payments & more", date="2024-04-01"
-    )
+    return render(found, detector=detector, truth=labels, title="Payments & more", date="2024-04-01")
 
 
 def test_header_names_the_data_the_verdict_and_the_promise(table, table_page):
@@ -220,9 +218,7 @@ def test_many_events_are_limited_and_said(make_series):
     items, _, note = top_items(found)
     assert len(items) == 50
     assert note.endswith("events are listed.")
-    assert [float(item.score) for item in items] == sorted(
-        (float(i.score) for i in items), reverse=True
-    )
+    assert [float(item.score) for item in items] == sorted((float(i.score) for i in items), reverse=True)
 
 
 def test_answer_without_maps_says_so(table):
@@ -236,9 +232,7 @@ def test_answer_without_maps_says_so(table):
 def test_empty_answer_is_a_page():
     nothing = np.empty(0)
     rule = FixedValue(1.0).fit([0.0])
-    words = Reader(
-        render(Detections(nothing, nothing, nothing.astype(bool), rule, Kind.TABLE))
-    ).words
+    words = Reader(render(Detections(nothing, nothing, nothing.astype(bool), rule, Kind.TABLE))).words
     assert "None of 0 rows flagged." in words
     assert "There is nothing to list." in words
 
@@ -282,9 +276,7 @@ def test_png_holds_the_pixels():
     assert struct.unpack(">II", data[16:24]) == (4, 2)
     start = data.index(b"IDAT")
     size = struct.unpack(">I", data[start - 4 : start])[0]
-    lines = np.frombuffer(zlib.decompress(data[start + 4 : start + 4 + size]), np.uint8).reshape(
-        2, 13
-    )
+    lines = np.frombuffer(zlib.decompress(data[start + 4 : start + 4 + size]), np.uint8).reshape(2, 13)
     assert (lines[:, 0] == 0).all()
     np.testing.assert_array_equal(lines[:, 1:].reshape(2, 4, 3), pixels)
 

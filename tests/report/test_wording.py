@@ -63,9 +63,7 @@ def test_setting_leaves_out_defaults_and_addresses():
 def answer(flags, rule, kind=Kind.TABLE, fdr=None):
     unit = "row" if kind is Kind.TABLE else "time step"
     n = len(flags)
-    return Detections(
-        np.arange(float(n)), np.ones(n), np.array(flags, bool), rule, kind, fdr=fdr
-    ), unit
+    return Detections(np.arange(float(n)), np.ones(n), np.array(flags, bool), rule, kind, fdr=fdr), unit
 
 
 def test_verdicts():

@@ -75,9 +75,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, T
     return packed
 
 
-def unpack_optimizer(
-    optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]
-) -> None:
+def unpack_optimizer(optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:
     """Put back what :func:`pack_optimizer` packed."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

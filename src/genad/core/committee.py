@@ -52,9 +52,7 @@ class Tail(nn.Module):
     def fit(self, scores: Tensor) -> None:
         """Learn from the scores of reference samples."""
         scores = scores.double()
-        low, middle, high = torch.quantile(
-            scores, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
-        ).unbind()
+        low, middle, high = torch.quantile(scores, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).unbind()
         if bool((scores >= 0).all()):
             self.centre, self.width = 1e-3 * middle + 1e-9, torch.zeros((), dtype=torch.float64)
         else:
@@ -65,9 +63,7 @@ class Tail(nn.Module):
         self.reference = self._transform(scores).sort().values
         self.start = torch.quantile(self.reference, _TAIL)
         beyond = self.reference[self.reference > self.start] - self.start
-        self.excess = (
-            beyond.mean().clamp_min(1e-6) if len(beyond) else torch.ones((), dtype=torch.float64)
-        )
+        self.excess = beyond.mean().clamp_min(1e-6) if len(beyond) else torch.ones((), dtype=torch.float64)
 
     def _transform(self, scores: Tensor) -> Tensor:
         if float(self.width) == 0:
@@ -133,9 +129,7 @@ class CommitteeBase(Detector):
             whole.updates += report.updates
             whole.planned += report.planned
             whole.seconds += report.seconds
-            whole.history |= {
-                f"{member.name}/{name}": losses for name, losses in report.history.items()
-            }
+            whole.history |= {f"{member.name}/{name}": losses for name, losses in report.history.items()}
         whole.parameters = sum(p.numel() for p in net.parameters())
         return whole
 
@@ -207,12 +201,9 @@ class Committee(CommitteeBase):
 
     def _check_parameters(self) -> None:
         if not self.detectors:
-            raise InputError(
-                "detectors: none was given; use at least one, for instance (Autoencoder(), VAE())."
-            )
+            raise InputError("detectors: none was given; use at least one, for instance (Autoencoder(), VAE()).")
         if self.weights is not None and (
-            len(self.weights) != len(self.detectors)
-            or not all(weight > 0 for weight in self.weights)
+            len(self.weights) != len(self.detectors) or not all(weight > 0 for weight in self.weights)
         ):
             raise InputError(
                 f"weights: {self.weights!r} was given for {len(self.detectors)} detectors; give one above 0 for each."

@@ -181,9 +181,7 @@ class Detections:
 
     def __repr__(self) -> str:
         unit = KINDS[self.kind].unit
-        rule = (
-            f"fdr={self.fdr:g}" if self.fdr is not None else f"threshold={self.threshold.value:.4g}"
-        )
+        rule = f"fdr={self.fdr:g}" if self.fdr is not None else f"threshold={self.threshold.value:.4g}"
         return f"Detections({len(self):,} {unit}s, {int(self.is_anomaly.sum()):,} flagged, {rule})"
 
     def top(self, k: int = 10) -> NDArray[np.intp]:
@@ -211,9 +209,7 @@ class Detections:
             When the data are not a series.
         """
         if self.kind is not Kind.SERIES:
-            raise InputError(
-                f"events: the data are a {self.kind.value}; only a series has events. Use top()."
-            )
+            raise InputError(f"events: the data are a {self.kind.value}; only a series has events. Use top().")
         found = []
         for start, stop in merge_runs(self.is_anomaly, gap, self.entity):
             peak = start + int(np.argmax(self.scores[start:stop]))
@@ -251,17 +247,13 @@ class Detections:
         if not -n <= i < n:
             raise InputError(f"i: {i!r} was given; the data have {n} units, so use 0 to {n - 1}.")
         if self.maps is None or self.expected is None:
-            raise InputError(
-                "explain: maps and restored values were left out; call detect() with both."
-            )
+            raise InputError("explain: maps and restored values were left out; call detect() with both.")
         i = int(i) % n
         weights = np.asarray(self.maps[i], np.float64).ravel()
         weights = weights - min(0.0, float(weights.min()))
         total = weights.sum()
         share = weights / total if total > 0 else np.full(weights.size, 1.0 / weights.size)
-        order = np.argsort(-share, kind="stable")[
-            : parts or (len(share) if isinstance(self.observed, dict) else 50)
-        ]
+        order = np.argsort(-share, kind="stable")[: parts or (len(share) if isinstance(self.observed, dict) else 50)]
         found = tuple(self._part(i, int(j), float(share[j])) for j in order)
         return Explanation(i, float(self.scores[i]), float(self.p_values[i]), found)
 
@@ -294,9 +286,7 @@ class Detections:
             table["time"] = self.time
         table |= {"score": self.scores, "p_value": self.p_values, "is_anomaly": self.is_anomaly}
         if self.maps is not None and self.maps.ndim == 2 and self.names:
-            table["top_feature"] = np.array(self.names, dtype=object)[
-                np.argmax(self.maps, axis=1)
-            ].astype(str)
+            table["top_feature"] = np.array(self.names, dtype=object)[np.argmax(self.maps, axis=1)].astype(str)
         return table
 
     def to_frame(self, backend: str = "pyarrow") -> Any:
@@ -309,7 +299,7 @@ class Detections:
         """
         import narwhals
 
-        frame = narwhals.from_dict(self.columns(), backend=backend)  # type: ignore[arg-type]
+        frame = narwhals.from_dict(self.columns(), backend=backend)
         return frame.to_native()
 
     def report(self, path: str | Path, **options: Any) -> Path:

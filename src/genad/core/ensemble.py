@@ -86,9 +86,7 @@ class Ensemble(Detector):
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Build the members, each from its own random numbers."""
         nets = [self.detector_.build(shape) for _ in range(self.n)]
-        together = (
-            self.detector_.stackable and not self.grad_at_score and not self._own_optimisation
-        )
+        together = self.detector_.stackable and not self.grad_at_score and not self._own_optimisation
         return Stacked(nets) if together else Looped(nets)
 
     def optimise(self, net: nn.Module, samples: Samples) -> TrainingReport:
@@ -101,8 +99,7 @@ class Ensemble(Detector):
                 report = inner.optimise(member, samples)
             return report
         training = (inner.training or Training()).over(inner.defaults.over(BASE_TRAINING))
-        members = net.nets()
-        phases = inner.phases(members[0])
+        phases = inner.phases(net.skeleton if isinstance(net, Stacked) else net.nets()[0])
         report = TrainingReport(device=self.device_, samples=len(samples))
         size = sum(p.numel() for p in net.parameters())
         with thread_limit(1 if size < TINY else None):
@@ -113,9 +110,7 @@ class Ensemble(Detector):
                     training,
                     seed=self.seed_,
                     device=torch.device(self.device_),
-                    after_step=None
-                    if type(inner).after_step is Detector.after_step
-                    else self._after_each,
+                    after_step=None if type(inner).after_step is Detector.after_step else self._after_each,
                     verbose=self.verbose,
                     title=f"{self.n} x {inner.name}",
                 )

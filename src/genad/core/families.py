@@ -187,11 +187,7 @@ class SampleMixin:
         with isolated_rng(random_state, me._device), torch.no_grad():  # noqa: SLF001 - a mixin of Detector
             values = self.generate(me.net_, n).cpu().numpy()
         columns = me.adapter_.columns(values)
-        return (
-            np.column_stack(list(columns.values()))
-            if isinstance(columns, dict)
-            else np.asarray(columns)
-        )
+        return np.column_stack(list(columns.values())) if isinstance(columns, dict) else np.asarray(columns)
 
 
 @dataclass(eq=False, repr=False)
@@ -218,7 +214,6 @@ class EncodeMixin:
         check_is_fitted(self, "net_")
         me: Any = self
         samples = me._ingest(X, reset=False).samples  # noqa: SLF001 - a mixin of Detector
-        device = me._device  # noqa: SLF001
         with torch.inference_mode():
             parts = [
                 self.code(me.net_, batch).cpu().numpy()

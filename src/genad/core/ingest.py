@@ -46,9 +46,7 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
         return series
     if isinstance(X, Series):
         name = type(detector).__name__
-        raise InputError(
-            f"X: a series was given to {name}, which takes single samples; use Windowed({name}())."
-        )
+        raise InputError(f"X: a series was given to {name}, which takes single samples; use Windowed({name}()).")
     if isinstance(X, Mapping):
         X = as_table(X)
     if isinstance(X, Table):
@@ -64,9 +62,7 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
         if array is not None and array.ndim == 2 and _holds_text(array):
             _count_features(detector, array.shape[1], reset=reset)
             return as_table(array)
-    return validate_data(
-        detector, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset
-    )
+    return validate_data(detector, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset)
 
 
 def make_adapter(detector: Detector, X: Any) -> Adapter:
@@ -90,9 +86,7 @@ def make_adapter(detector: Detector, X: Any) -> Adapter:
     kinds = detector.card.kinds
     if adapter.kind not in kinds:
         accepted = ", ".join(kind.value for kind in kinds)
-        raise InputError(
-            f"X: a {adapter.kind.value} was given; {type(detector).__name__} takes: {accepted}."
-        )
+        raise InputError(f"X: a {adapter.kind.value} was given; {type(detector).__name__} takes: {accepted}.")
     return adapter
 
 
@@ -106,9 +100,7 @@ def _try_array(X: Any) -> Any:
 def _holds_text(array: np.ndarray[Any, Any]) -> bool:
     if array.dtype.kind in "US":
         return True
-    return array.dtype == object and any(
-        isinstance(cell, str) for cell in array[: min(len(array), 1000)].flat
-    )
+    return array.dtype == object and any(isinstance(cell, str) for cell in array[: min(len(array), 1000)].flat)
 
 
 def _empty(X: Any) -> Any:
@@ -120,14 +112,10 @@ def _dense(detector: Detector, array: np.ndarray[Any, Any], *, reset: bool) -> n
         raise InputError(f"X: an array of {array.dtype} was given; use numbers.")
     kind = kind_of_shape(array.shape[1:])
     if 0 in array.shape:
-        raise InputError(
-            f"X: an array of shape {array.shape} was given; at least 1 {KINDS[kind].unit} is needed."
-        )
+        raise InputError(f"X: an array of shape {array.shape} was given; at least 1 {KINDS[kind].unit} is needed.")
     numbers = array if array.dtype.kind == "f" else array.astype(np.float32)
     if np.isinf(numbers).any():
-        raise InputError(
-            "X: the array holds infinite values; mark missing values as NaN and remove the rest."
-        )
+        raise InputError("X: the array holds infinite values; mark missing values as NaN and remove the rest.")
     if reset:
         detector.n_features_in_ = int(np.prod(array.shape[1:]))
     return numbers

@@ -67,7 +67,7 @@ class Card:
 
 
 # The packages whose modules register methods; each is walked once, on first use.
-_METHOD_PACKAGES = ("genad.reconstruction", "genad.density", "genad.core")
+_METHOD_PACKAGES = ("genad.reconstruction", "genad.density", "genad.committee", "genad.core")
 _CLASSES: dict[str, type[Detector]] = {}
 T = TypeVar("T", bound=type)
 
@@ -171,9 +171,7 @@ def create(name: str, /, **params: Any) -> Detector:
         if key not in accepted:
             near = difflib.get_close_matches(key, accepted, n=2)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise InputError(
-                f"{key}: {cls.__name__} has no such parameter; it takes {', '.join(accepted)}.{hint}"
-            )
+            raise InputError(f"{key}: {cls.__name__} has no such parameter; it takes {', '.join(accepted)}.{hint}")
     return cls(**params)
 
 
@@ -226,6 +224,4 @@ def _member(enum: type[E], value: str, argument: str) -> E:
         return enum(value)
     except ValueError:
         accepted: Iterable[str] = (str(member) for member in enum)
-        raise InputError(
-            f"{argument}: {value!r} is not known; use one of {', '.join(accepted)}."
-        ) from None
+        raise InputError(f"{argument}: {value!r} is not known; use one of {', '.join(accepted)}.") from None

@@ -29,16 +29,12 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise InputError(
-            f"device: {device!r} is not a device; use None, 'cpu', 'cuda', 'cuda:0' or 'mps'."
-        ) from None
+        raise InputError(f"device: {device!r} is not a device; use None, 'cpu', 'cuda', 'cuda:0' or 'mps'.") from None
     missing = (chosen.type == "cuda" and not torch.cuda.is_available()) or (
         chosen.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:
-        raise InputError(
-            f"device: {device!r} is not available here; use device='cpu' or device=None."
-        )
+        raise InputError(f"device: {device!r} is not available here; use device='cpu' or device=None.")
     return chosen
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state, vmap
 
 from genad.data.samples import Batch
 
@@ -44,18 +44,6 @@ class Members(nn.Module):
         raise NotImplementedError
 
 
-class _Bound(nn.Module):
-    """Makes any function of a network the ``forward`` that ``functional_call`` needs."""
-
-    def __init__(self, net: nn.Module, function: MemberFunction) -> None:
-        super().__init__()
-        self.net = net
-        self.function = function
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return self.function(self.net, Batch(x, mask))
-
-
 class Stacked(Members):
     """Members whose parameters live in one tensor each, so that one graph serves all of them."""
 
@@ -82,39 +70,43 @@ class Stacked(Members):
         for name, value in buffers.items():
             self.fixed.register_buffer(self._key(name), value)
 
-    def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        params = {"net." + key.replace("/", "."): value for key, value in self.stacked.items()}
-        buffers = {
-            "net." + key.replace("/", "."): value for key, value in self.fixed.named_buffers()
-        }
-        return params, buffers
+    def _state(self) -> dict[str, Tensor]:
+        both = [*self.stacked.items(), *self.fixed.named_buffers()]
+        return {key.replace("/", "."): value for key, value in both}
 
     def call(self, function: MemberFunction, batch: Batch, *, own: bool = False) -> Tensor:
-        """Return ``function(net, batch)`` of every member, stacked along a new first axis."""
-        bound = _Bound(self.skeleton, function).train(self.training)
-        params, buffers = self._state()
+        """Return ``function(net, batch)`` of every member, stacked along a new first axis.
+
+        Inside ``vmap`` the skeleton's parameters and buffers are exchanged, in its own dictionaries, for one member's;
+        ``torch.func.functional_call`` does the same at several times the cost a step.
+        """
+        skeleton = self.skeleton
+        if skeleton.training != self.training:
+            skeleton.train(self.training)
+        state = self._state()
+        homes = [(_home(skeleton, name), name.rpartition(".")[2]) for name in state]
+        kept = [home[leaf] for home, leaf in homes]
+
+        def one(values: list[Tensor], x: Tensor, mask: Tensor | None) -> Tensor:
+            for (home, leaf), value in zip(homes, values, strict=True):
+                home[leaf] = value
+            return function(skeleton, Batch(x, mask, batch.known))
+
         axis = 0 if own else None
-        mask_axis = None if batch.mask is None else axis
-
-        def one(params: Any, buffers: Any, x: Tensor, mask: Tensor | None) -> Tensor:
-            return functional_call(bound, (params, buffers), (x, mask))
-
-        in_dims = (0, 0, axis, mask_axis)
-        return vmap(one, in_dims=in_dims, randomness="different")(
-            params, buffers, batch.x, batch.mask
-        )
+        in_dims = (0, axis, None if batch.mask is None else axis)
+        try:
+            return vmap(one, in_dims=in_dims, randomness="different")(list(state.values()), batch.x, batch.mask)
+        finally:
+            for (home, leaf), old in zip(homes, kept, strict=True):
+                home[leaf] = old
 
     def nets(self) -> list[nn.Module]:
         """Return the members as ordinary networks."""
         found = []
-        params, buffers = self._state()
+        state = self._state()
         for k in range(self.size):
             net = copy.deepcopy(self.skeleton).to(next(iter(self.stacked.values())).device)
-            own = {
-                name.removeprefix("net."): value[k].detach().clone()
-                for name, value in (params | buffers).items()
-            }
-            set_state(net, own)
+            set_state(net, {name: value[k].detach().clone() for name, value in state.items()})
             found.append(net.train(self.training))
         return found
 
@@ -144,6 +136,13 @@ class Looped(Members):
     def nets(self) -> list[nn.Module]:
         """Return the members."""
         return list(self.members)
+
+
+def _home(net: nn.Module, name: str) -> Any:
+    """Return the dictionary of the submodule that holds the parameter or buffer ``name``."""
+    owner_name, _, leaf = name.rpartition(".")
+    owner = net.get_submodule(owner_name)
+    return owner._parameters if leaf in owner._parameters else owner._buffers  # noqa: SLF001 - exchanged in place
 
 
 def set_state(net: nn.Module, state: dict[str, Tensor]) -> None:

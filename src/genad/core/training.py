@@ -89,19 +89,13 @@ class Training:
         """Refuse values that cannot train anything."""
         for name, low, strict in _BOUNDS:
             value = getattr(self, name)
-            if value is not None and (
-                not math.isfinite(value) or value < low or (strict and value == low)
-            ):
+            if value is not None and (not math.isfinite(value) or value < low or (strict and value == low)):
                 sign = "above" if strict else "at least"
-                raise InputError(
-                    f"Training.{name}: {value!r} was given; it must be a number {sign} {low}."
-                )
+                raise InputError(f"Training.{name}: {value!r} was given; it must be a number {sign} {low}.")
         for name, accepted in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in accepted:
-                raise InputError(
-                    f"Training.{name}: {value!r} was given; use one of {', '.join(accepted)}."
-                )
+                raise InputError(f"Training.{name}: {value!r} was given; use one of {', '.join(accepted)}.")
         for name in ("ema", "validation"):
             value = getattr(self, name)
             if value is not None and value >= 1:

@@ -44,12 +44,8 @@ class SeriesDetector(Detector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.window is not None and (
-            not isinstance(self.window, int | np.integer) or self.window < 2
-        ):
-            raise InputError(
-                f"window: {self.window!r} was given; use a whole number of steps, at least 2."
-            )
+        if self.window is not None and (not isinstance(self.window, int | np.integer) or self.window < 2):
+            raise InputError(f"window: {self.window!r} was given; use a whole number of steps, at least 2.")
 
     def _units(self, samples: Samples) -> int:
         return len(as_windows(samples).x)
@@ -79,9 +75,7 @@ class SeriesDetector(Detector):
 
         return part(train), part(held)
 
-    def _residual_bounds(
-        self, held: Samples, answer: Answer
-    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _residual_bounds(self, held: Samples, answer: Answer) -> np.ndarray[Any, np.dtype[np.float64]]:
         windows = as_windows(held)
         known = ~np.isnan(answer.scores)
         assert answer.restored is not None  # noqa: S101 - asked for by the caller

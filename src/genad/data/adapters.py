@@ -143,18 +143,14 @@ class TableAdapter(Adapter):
         """Return rows as an array, a Table or a dataframe, whatever came in."""
         if isinstance(loaded.original, np.ndarray) and isinstance(loaded.source, np.ndarray):
             whole = self.encoder.inverse_numeric(values)
-            return whole.astype(
-                loaded.original.dtype if loaded.original.dtype.kind == "f" else np.float64
-            )
+            return whole.astype(loaded.original.dtype if loaded.original.dtype.kind == "f" else np.float64)
         restored = self.columns(values)
         # Columns that were left out of the model come back as they are.
         columns = {name: restored.get(name, given) for name, given in self.observed(loaded).items()}
         if isinstance(loaded.original, Table):
             return as_table(columns)
         if isinstance(loaded.original, np.ndarray):
-            return np.column_stack(
-                [np.asarray(column, dtype=object) for column in columns.values()]
-            )
+            return np.column_stack([np.asarray(column, dtype=object) for column in columns.values()])
         import narwhals as nw
 
         backend = nw.get_native_namespace(loaded.original)
@@ -355,9 +351,7 @@ class SeriesAdapter(Adapter):
         """Return the channels as they came."""
         source: Series = loaded.source
         by_name = self.encoder.named and not isinstance(source.original, np.ndarray)
-        found = (
-            [source.names.index(name) for name in self.names] if by_name else range(len(self.names))
-        )
+        found = [source.names.index(name) for name in self.names] if by_name else range(len(self.names))
         return {name: source.values[:, j] for name, j in zip(self.names, found, strict=True)}
 
     def half_widths(self, bounds: NDArray[np.float64]) -> NDArray[np.float64]:

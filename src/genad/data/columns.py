@@ -253,10 +253,7 @@ def _from_objects(values: np.ndarray, name: str) -> Column:
         try:
             numbers[~missing] = [float(v) for v in present]
         except OverflowError as error:
-            msg = (
-                f"column {name!r} holds a whole number too large for a float: "
-                "divide it or take its logarithm"
-            )
+            msg = f"column {name!r} holds a whole number too large for a float: divide it or take its logarithm"
             raise InputError(msg) from error
         return _numeric(numbers)
     if all(issubclass(k, _DATES) for k in kinds):

@@ -181,8 +181,7 @@ class Table:
         if self.matrix is not None:
             matrix = self.matrix[rows]
             columns = {
-                name: Column(matrix[:, j], column.kind)
-                for j, (name, column) in enumerate(self._columns.items())
+                name: Column(matrix[:, j], column.kind) for j, (name, column) in enumerate(self._columns.items())
             }
             return Table(columns, matrix=matrix, named=self.named)
         columns = {name: column.take(rows) for name, column in self._columns.items()}

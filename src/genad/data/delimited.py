@@ -77,9 +77,7 @@ def read_delimited(source: Source, delimiter: str | None, encoding: str, *, snif
     dialect = _sniff(source, text, delimiter, whole=whole)
     table = _parse(source, dialect, encoding)
     if table.num_rows == 0:
-        msg = (
-            f"{source.label} has a header ({listing(dialect.names)}) but no rows: give at least one"
-        )
+        msg = f"{source.label} has a header ({listing(dialect.names)}) but no rows: give at least one"
         raise InputError(msg)
     if any(pa.types.is_binary(column.type) for column in table.columns):
         raise _bad_encoding(source, encoding)
@@ -219,9 +217,7 @@ def _parse(source: Source, dialect: _Dialect, encoding: str) -> Any:
         ignore_empty_lines=not single,
         invalid_row_handler=refuse,
     )
-    read = pacsv.ReadOptions(
-        column_names=dialect.names, skip_rows_after_names=int(dialect.header), encoding=encoding
-    )
+    read = pacsv.ReadOptions(column_names=dialect.names, skip_rows_after_names=int(dialect.header), encoding=encoding)
 
     def attempt(types: dict[str, Any] | None) -> Any:
         convert = pacsv.ConvertOptions(
@@ -231,9 +227,7 @@ def _parse(source: Source, dialect: _Dialect, encoding: str) -> Any:
             quoted_strings_can_be_null=True,
         )
         with source.arrow() as file:
-            return pacsv.read_csv(
-                file, read_options=read, parse_options=parse, convert_options=convert
-            )
+            return pacsv.read_csv(file, read_options=read, parse_options=parse, convert_options=convert)
 
     try:
         return attempt(None)

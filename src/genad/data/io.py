@@ -214,8 +214,7 @@ def _read_json_lines(source: Source) -> Table:
 def _check_array(source: Source, array: np.ndarray, what: str) -> Table:
     if array.dtype.names is None and array.ndim != 2:
         msg = (
-            f"{source.label}: {what} has shape {array.shape}; a table is 2-D, (rows, columns): "
-            "reshape it before saving"
+            f"{source.label}: {what} has shape {array.shape}; a table is 2-D, (rows, columns): reshape it before saving"
         )
         raise InputError(msg)
     return as_table(array)

@@ -42,12 +42,8 @@ KINDS: dict[Kind, KindFacts] = {
     Kind.TABLE: KindFacts("row", ("feature",), 0, "(rows, features)"),
     Kind.SERIES: KindFacts("time step", ("step", "channel"), 1, "(steps, channels)"),
     Kind.WINDOW: KindFacts("window", ("step", "channel"), 1, "(windows, steps, channels)"),
-    Kind.IMAGE: KindFacts(
-        "image", ("channel", "row", "column"), 0, "(images, channels, rows, columns)"
-    ),
-    Kind.VIDEO: KindFacts(
-        "clip", ("frame", "channel", "row", "column"), 1, "(clips, frames, channels, rows, columns)"
-    ),
+    Kind.IMAGE: KindFacts("image", ("channel", "row", "column"), 0, "(images, channels, rows, columns)"),
+    Kind.VIDEO: KindFacts("clip", ("frame", "channel", "row", "column"), 1, "(clips, frames, channels, rows, columns)"),
 }
 
 #: The kinds whose samples are dense arrays; a method independent of the data works on all of them.

@@ -130,11 +130,7 @@ class EncodedLayout:
             msg = f"x has shape {x.shape}: give rows, (n, {self.n_encoded})"
             raise InputError(msg)
         pairs = zip(self.codes, self.groups, strict=True)
-        return {
-            code.name: code.decode(x[:, where])
-            for code, (_, where) in pairs
-            if not isinstance(code, DroppedCode)
-        }
+        return {code.name: code.decode(x[:, where]) for code, (_, where) in pairs if not isinstance(code, DroppedCode)}
 
     def inverse_numeric(self, x: np.ndarray) -> np.ndarray:
         """Decode rows of a table of numbers and truth values into one array.

@@ -95,9 +95,7 @@ class Series:
         """
         per_row = np.asarray(per_row)
         if len(per_row) != len(self.order):
-            msg = (
-                f"per_row has {len(per_row)} rows for a series of {len(self.order)}: give one each"
-            )
+            msg = f"per_row has {len(per_row)} rows for a series of {len(self.order)}: give one each"
             raise InputError(msg)
         restored = np.empty_like(per_row)
         restored[self.order] = per_row
@@ -137,9 +135,7 @@ class Series:
             columns = {str(name): frame.get_column(name) for name in frame.columns}
             for name, values in zip(self.names, given, strict=True):
                 old = columns[name]
-                columns[name] = nw.new_series(
-                    old.name, np.ascontiguousarray(values), backend=frame.implementation
-                )
+                columns[name] = nw.new_series(old.name, np.ascontiguousarray(values), backend=frame.implementation)
             made = nw.from_dict({s.name: s for s in columns.values()}, backend=frame.implementation)
             return made.to_native()
         return as_table(dict(zip(self.names, given, strict=True)))
@@ -277,9 +273,7 @@ def _ordered(groups: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray 
     """Group rows stably by entity, entities in the order of their first row."""
     if groups is None:
         return np.arange(n), None, np.array([[0, n]], dtype=np.int64)
-    _, first, inverse, counts = np.unique(
-        groups, return_index=True, return_inverse=True, return_counts=True
-    )
+    _, first, inverse, counts = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     rank = np.argsort(first, kind="stable")
     place = np.empty_like(rank)
     place[rank] = np.arange(rank.size)
@@ -289,9 +283,7 @@ def _ordered(groups: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray 
     return order, groups[order], bounds
 
 
-def _find_time(
-    table: Table, time: Any, groups: np.ndarray | None
-) -> tuple[np.ndarray | None, str | None]:
+def _find_time(table: Table, time: Any, groups: np.ndarray | None) -> tuple[np.ndarray | None, str | None]:
     """Return the time stamps in the user's order and the column they are from."""
     if isinstance(time, str):
         return as_time(table.column(time), f"time column {time!r}"), time

@@ -40,8 +40,7 @@ def _from_array(X: np.ndarray, columns: Sequence[str] | None) -> Table:
         return _from_mapping({name: X[name] for name in X.dtype.names}, columns)
     if X.ndim != 2:
         mend = (
-            "Reshape your data with X.reshape(-1, 1) if it is one column, "
-            "or X.reshape(1, -1) if it is one row"
+            "Reshape your data with X.reshape(-1, 1) if it is one column, or X.reshape(1, -1) if it is one row"
             if X.ndim < 2
             else "Reshape your data with X.reshape(len(X), -1) if each sample is one row"
         )
@@ -179,9 +178,7 @@ def as_table(X: Any, columns: Sequence[str] | None = None) -> Table:
     table = _dispatch(X, columns)
     if not table.names:
         shape = f"(shape=({table.n_rows}, 0))"
-        msg = (
-            f"X has 0 feature(s) {shape} while a minimum of 1 is required: give at least one column"
-        )
+        msg = f"X has 0 feature(s) {shape} while a minimum of 1 is required: give at least one column"
         raise InputError(msg)
     if table.n_rows == 0:
         shape = f"(shape=(0, {len(table.names)}))"
@@ -223,10 +220,7 @@ def _frame_or_none(X: Any) -> Any:
         msg = f"X has more than one column of the same name: rename or drop the copies ({error})"
         raise InputError(msg) from error
     if isinstance(frame, nw.LazyFrame):
-        msg = (
-            f"X is lazy ({type(X).__module__}.{type(X).__name__}): "
-            "collect it first, for instance X.collect()"
-        )
+        msg = f"X is lazy ({type(X).__module__}.{type(X).__name__}): collect it first, for instance X.collect()"
         raise InputTypeError(msg)
     if isinstance(frame, nw.Series):
         msg = (

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     FloatArray: TypeAlias = npt.NDArray[np.float64]
     IntArray: TypeAlias = npt.NDArray[np.int64]
 
-_SKLEARN_HINT = (
-    "If these are scikit-learn predictions (-1 = outlier, 1 = inlier), pass {name} == -1."
-)
+_SKLEARN_HINT = "If these are scikit-learn predictions (-1 = outlier, 1 = inlier), pass {name} == -1."
 _UNLABELLED_HINT = (
     "-1 means unlabelled: keep only the labelled rows, for instance "
     "mask = {name} != -1, and index every array with the mask."
@@ -92,9 +90,7 @@ def check_flags(flags: object, name: str = "flags") -> BoolArray:
     return _binary(flags, name, _SKLEARN_HINT)
 
 
-def check_labels(
-    y_true: object, *, need_normal: bool = True, purpose: str = "This metric"
-) -> BoolArray:
+def check_labels(y_true: object, *, need_normal: bool = True, purpose: str = "This metric") -> BoolArray:
     """Check the ground truth: 1 = anomaly, 0 = normal.
 
     Parameters
@@ -200,9 +196,7 @@ def check_scored(
     return labels, values
 
 
-def check_flagged(
-    y_true: object, flags: object, *, purpose: str = "This metric"
-) -> tuple[BoolArray, BoolArray]:
+def check_flagged(y_true: object, flags: object, *, purpose: str = "This metric") -> tuple[BoolArray, BoolArray]:
     """Check labels and flags together; see `check_labels` and `check_flags`.
 
     Returns

@@ -92,9 +92,7 @@ def affiliation(y_true: object, flags: object) -> Affiliation:
     flagged = ~np.isnan(precision_by_event)
     precision = float(precision_by_event[flagged].mean()) if flagged.any() else 0.0
     recall = float(recall_by_event.mean())
-    return Affiliation(
-        precision, recall, f_score(precision, recall), precision_by_event, recall_by_event
-    )
+    return Affiliation(precision, recall, f_score(precision, recall), precision_by_event, recall_by_event)
 
 
 def _pieces(truth: IntArray, found: IntArray, zones: FloatArray) -> tuple[FloatArray, IntArray]:
@@ -169,9 +167,7 @@ def _recall(truth: IntArray, found: IntArray, zones: FloatArray) -> FloatArray:
     return np.asarray(np.minimum(mass / (truth[:, 1] - truth[:, 0]), 1.0))
 
 
-def _away(
-    flag: FloatArray, start: FloatArray, stop: FloatArray, first: FloatArray, last: FloatArray
-) -> FloatArray:
+def _away(flag: FloatArray, start: FloatArray, stop: FloatArray, first: FloatArray, last: FloatArray) -> FloatArray:
     """Integrate the worth of times in [start, stop) whose nearest flag ends at `flag` before.
 
     The time y is y - flag away. A uniform time of the zone [first, last) is nearer with

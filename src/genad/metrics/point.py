@@ -106,9 +106,7 @@ class OracleF1:
     threshold: float
 
 
-def counts_by_threshold(
-    labels: BoolArray, scores: FloatArray
-) -> tuple[FloatArray, IntArray, IntArray]:
+def counts_by_threshold(labels: BoolArray, scores: FloatArray) -> tuple[FloatArray, IntArray, IntArray]:
     """Count hits and false alarms of `scores >= t` for every distinct score t.
 
     Parameters

@@ -89,18 +89,14 @@ def _bias_sum(steps: IntArray, length: IntArray, bias: Bias) -> FloatArray:
     return np.where(m <= half, m * (m + 1) / 2, total - rest * (rest + 1) / 2)
 
 
-def _reward(
-    ranges: IntArray, others: IntArray, bias: Bias, cardinality: Cardinality
-) -> tuple[FloatArray, BoolArray]:
+def _reward(ranges: IntArray, others: IntArray, bias: Bias, cardinality: Cardinality) -> tuple[FloatArray, BoolArray]:
     """Return each range's overlap reward in [0, 1] and whether it is met at all."""
     i, j = overlapping_pairs(ranges, others)
     start = ranges[i, 0]
     length = ranges[i, 1] - start
     low = np.maximum(others[j, 0], start) - start
     high = np.minimum(others[j, 1], ranges[i, 1]) - start
-    share = (_bias_sum(high, length, bias) - _bias_sum(low, length, bias)) / _bias_sum(
-        length, length, bias
-    )
+    share = (_bias_sum(high, length, bias) - _bias_sum(low, length, bias)) / _bias_sum(length, length, bias)
     met = np.bincount(i, minlength=len(ranges))
     pieces = np.maximum(met, 1) if cardinality == "reciprocal" else 1
     total = np.bincount(i, weights=share, minlength=len(ranges)) / pieces

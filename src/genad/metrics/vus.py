@@ -126,9 +126,7 @@ def volume_under_surface(
     return VolumeUnderSurface(float(roc.mean()), float(pr.mean()), roc, pr)
 
 
-def vus_roc(
-    y_true: object, scores: object, *, max_buffer: int = 100, n_thresholds: int = 250
-) -> float:
+def vus_roc(y_true: object, scores: object, *, max_buffer: int = 100, n_thresholds: int = 250) -> float:
     """Compute VUS-ROC; see `volume_under_surface`, which gives both volumes in one pass.
 
     Parameters
@@ -154,14 +152,10 @@ def vus_roc(
     >>> vus_roc([0, 1, 1, 0], [0.1, 0.9, 0.8, 0.2], max_buffer=0)
     1.0
     """
-    return volume_under_surface(
-        y_true, scores, max_buffer=max_buffer, n_thresholds=n_thresholds
-    ).roc
+    return volume_under_surface(y_true, scores, max_buffer=max_buffer, n_thresholds=n_thresholds).roc
 
 
-def vus_pr(
-    y_true: object, scores: object, *, max_buffer: int = 100, n_thresholds: int = 250
-) -> float:
+def vus_pr(y_true: object, scores: object, *, max_buffer: int = 100, n_thresholds: int = 250) -> float:
     """Compute VUS-PR; see `volume_under_surface`, which gives both volumes in one pass.
 
     Parameters
@@ -199,18 +193,14 @@ def _levels(scores: FloatArray, n_thresholds: int) -> tuple[IntArray, int]:
     return level, thresholds.size
 
 
-def _existence(
-    events: IntArray, first_flagged: IntArray, n_levels: int, reach: int
-) -> Iterator[FloatArray]:
+def _existence(events: IntArray, first_flagged: IntArray, n_levels: int, reach: int) -> Iterator[FloatArray]:
     """Yield, for reach 0, 1, ..., the share of events that hold a flag, by threshold.
 
     Events whose widened intervals meet count as one. Each event keeps the level of its first
     flag; widening by one step on either side updates it in O(events).
     """
     n = first_flagged.size
-    earliest = np.minimum.reduceat(
-        np.append(first_flagged, n_levels), events.ravel(), dtype=np.int64
-    )[::2]
+    earliest = np.minimum.reduceat(np.append(first_flagged, n_levels), events.ravel(), dtype=np.int64)[::2]
     gaps = events[1:, 0] - events[:-1, 1]  # normal steps between neighbours
     for h in range(reach + 1):
         if h:
@@ -250,9 +240,7 @@ def _buffer_mass(
                 yield np.cumsum(table[:, 1 : h + 1] @ weight + shared)
 
 
-def _distances(
-    events: IntArray, labels: BoolArray, reach: int
-) -> tuple[IntArray, IntArray, IntArray]:
+def _distances(events: IntArray, labels: BoolArray, reach: int) -> tuple[IntArray, IntArray, IntArray]:
     """Return the normal steps within `reach` of an event and their two smallest distances.
 
     Distances are in steps, 1 next to the event; those above `reach` become reach + 1.
@@ -266,9 +254,7 @@ def _distances(
     ends = np.r_[-far, -far, events[:, 1] - 1]
     starts = np.r_[events[:, 0], n + far, n + far]
     after = np.searchsorted(events[:, 0], step)  # the first event to the right
-    candidates = np.stack(
-        (step - ends[after + 1], step - ends[after], starts[after] - step, starts[after + 1] - step)
-    )
+    candidates = np.stack((step - ends[after + 1], step - ends[after], starts[after] - step, starts[after + 1] - step))
     candidates.partition(1, axis=0)
     np.minimum(candidates, reach + 1, out=candidates)
     return step, candidates[0], candidates[1]

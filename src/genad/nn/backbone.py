@@ -213,10 +213,7 @@ def resolve(shape: Sequence[int], spec: Backbone | str | None = None) -> tuple[s
     if spec is None or isinstance(spec, str):
         spec = Backbone(name=spec)
     elif not isinstance(spec, Backbone):
-        msg = (
-            f"backbone: found {type(spec).__name__}; accepted are None, a name "
-            f"({', '.join(KINDS)}) or a Backbone."
-        )
+        msg = f"backbone: found {type(spec).__name__}; accepted are None, a name ({', '.join(KINDS)}) or a Backbone."
         raise InputTypeError(msg)
     name = spec.name
     if name is None:
@@ -268,9 +265,7 @@ def encoder(shape: Sequence[int], out: int, spec: Backbone | str | None = None) 
     return KINDS[name].encoder(_checked_shape(shape), _count("out", out), full)
 
 
-def decoder(
-    shape: Sequence[int], latent: int, spec: Backbone | str | None = None, heads: int = 1
-) -> nn.Module:
+def decoder(shape: Sequence[int], latent: int, spec: Backbone | str | None = None, heads: int = 1) -> nn.Module:
     """Build a network from a code to a sample: ``(B, latent) -> (B, *shape)``.
 
     Parameters
@@ -302,14 +297,10 @@ def decoder(
     torch.Size([4, 2, 50, 3])
     """
     name, full = resolve(shape, spec)
-    return KINDS[name].decoder(
-        _checked_shape(shape), _count("latent", latent), full, _count("heads", heads)
-    )
+    return KINDS[name].decoder(_checked_shape(shape), _count("latent", latent), full, _count("heads", heads))
 
 
-def translator(
-    shape: Sequence[int], spec: Backbone | str | None = None, cond: int = 0
-) -> nn.Module:
+def translator(shape: Sequence[int], spec: Backbone | str | None = None, cond: int = 0) -> nn.Module:
     """Build a network from a sample to one of the same shape, without a bottleneck.
 
     For denoisers, score networks and inpainting: a U-Net for images and clips, dilated

@@ -67,9 +67,7 @@ def pyramid(size: tuple[int, ...], depth: int) -> list[tuple[int, ...]]:
     return sizes
 
 
-def downsampling(
-    before: int, after: int, size: tuple[int, ...], activation: str | None
-) -> nn.Module:
+def downsampling(before: int, after: int, size: tuple[int, ...], activation: str | None) -> nn.Module:
     """Convolution from ``size`` to the next size of the pyramid."""
     conv = CONV[len(size)](before, after, 3, stride=halving(size), padding=1)
     return scaled_init_(conv, activation)
@@ -78,9 +76,7 @@ def downsampling(
 class Upsampling(nn.Module):
     """Transposed convolution to an exact size: it may overshoot by one, which is cropped."""
 
-    def __init__(
-        self, before: int, after: int, size: tuple[int, ...], activation: str | None
-    ) -> None:
+    def __init__(self, before: int, after: int, size: tuple[int, ...], activation: str | None) -> None:
         super().__init__()
         stride = halving(size)
         # kernel 4 with stride 2 covers every output position equally often: no checkerboard
@@ -126,17 +122,13 @@ def conv_encoder(channels: int, size: tuple[int, ...], out: int, spec: Backbone)
     widths = spec.hidden or conv_widths(size)
     sizes = pyramid(size, len(widths))
     layers: list[nn.Module] = []
-    for (before, after), at in zip(
-        itertools.pairwise((channels, *widths)), sizes[:-1], strict=True
-    ):
+    for (before, after), at in zip(itertools.pairwise((channels, *widths)), sizes[:-1], strict=True):
         layer = downsampling(before, after, at, spec.activation)
         layers += _stage(layer, len(size), spec.activation, spec.dropout)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * math.prod(sizes[-1]), out))
 
 
-def conv_decoder(
-    channels: int, size: tuple[int, ...], latent: int, spec: Backbone
-) -> nn.Sequential:
+def conv_decoder(channels: int, size: tuple[int, ...], latent: int, spec: Backbone) -> nn.Sequential:
     """Build ``(B, latent) -> (B, channels, *size)``, the mirror of `conv_encoder`.
 
     Parameters
@@ -282,13 +274,11 @@ class UNet(nn.Module):
         self.stem = downsampling(channels, widths[0], full, None) if half else stem
         self.down_blocks = nn.ModuleList(block(w, w) for w in widths[:-1])
         self.downs = nn.ModuleList(
-            downsampling(a, b, at, None)
-            for (a, b), at in zip(itertools.pairwise(widths), sizes[:-1], strict=True)
+            downsampling(a, b, at, None) for (a, b), at in zip(itertools.pairwise(widths), sizes[:-1], strict=True)
         )
         self.middle = block(widths[-1], widths[-1])
         self.ups = nn.ModuleList(
-            Upsampling(b, a, at, None)
-            for (a, b), at in zip(itertools.pairwise(widths), sizes[:-1], strict=True)
+            Upsampling(b, a, at, None) for (a, b), at in zip(itertools.pairwise(widths), sizes[:-1], strict=True)
         )
         self.up_blocks = nn.ModuleList(block(2 * w, w) for w in widths[:-1])
         out = channels if out_channels is None else out_channels

@@ -12,9 +12,7 @@ from genad.errors import InputError
 MARGIN = 8  # candidates kept beyond k before the exact comparison
 
 
-def nearest_distances(
-    queries: Tensor, bank: Tensor, k: int, chunk: int = 1 << 22, p: float = 2
-) -> Tensor:
+def nearest_distances(queries: Tensor, bank: Tensor, k: int, chunk: int = 1 << 22, p: float = 2) -> Tensor:
     """Return the distances to the ``k`` nearest rows of a bank, smallest first.
 
     Parameters
@@ -84,10 +82,7 @@ def nearest_neighbors(
         )
         raise InputError(msg)
     if not 1 <= k <= len(bank):
-        msg = (
-            f"k: found {k}; accepted is 1 to {len(bank)}, the number of rows in the bank. "
-            "Lower k or give more rows."
-        )
+        msg = f"k: found {k}; accepted is 1 to {len(bank)}, the number of rows in the bank. Lower k or give more rows."
         raise InputError(msg)
     dtype = torch.promote_types(queries.dtype, torch.float32)
     per_query = (k + MARGIN) * max(1, bank.shape[1])
@@ -110,9 +105,7 @@ def nearest_neighbors(
     return torch.cat(distances), torch.cat(indices)
 
 
-def _merge(
-    best: tuple[Tensor, Tensor] | None, values: Tensor, start: int, keep: int
-) -> tuple[Tensor, Tensor]:
+def _merge(best: tuple[Tensor, Tensor] | None, values: Tensor, start: int, keep: int) -> tuple[Tensor, Tensor]:
     """Fold a block of distances into the smallest ``keep`` so far."""
     index = torch.arange(start, start + values.shape[1], device=values.device).expand_as(values)
     if best is not None:
@@ -127,9 +120,7 @@ def _direct(part: Tensor, bank: Tensor, centre: Tensor, k: int, block: int, p: f
     del centre  # differences do not depend on it
     best: tuple[Tensor, Tensor] | None = None
     for start in range(0, len(bank), block):
-        values = torch.cdist(
-            part, bank[start : start + block], p=p, compute_mode="donot_use_mm_for_euclid_dist"
-        )
+        values = torch.cdist(part, bank[start : start + block], p=p, compute_mode="donot_use_mm_for_euclid_dist")
         best = _merge(best, values, start, k)
     if best is None:  # pragma: no cover - the bank holds at least k >= 1 rows
         raise AssertionError

@@ -120,9 +120,7 @@ def mlp_encoder(shape: tuple[int, ...], out: int, spec: Backbone) -> nn.Sequenti
     return net if len(shape) == 1 else nn.Sequential(nn.Flatten(), *net)
 
 
-def mlp_decoder(
-    shape: tuple[int, ...], latent: int, spec: Backbone, heads: int = 1
-) -> nn.Sequential:
+def mlp_decoder(shape: tuple[int, ...], latent: int, spec: Backbone, heads: int = 1) -> nn.Sequential:
     """Build ``(B, latent) -> (B, *shape)``, with a head axis after the batch if ``heads > 1``.
 
     Parameters

@@ -54,9 +54,7 @@ class Bank(nn.Module):
             from scipy.spatial import cKDTree
 
             self._tree, self._tree_of = cKDTree(self.rows.double().numpy()), self.rows
-        distances, indices = self._tree.query(
-            queries.detach().double().numpy(), k=np.arange(1, k + 1)
-        )
+        distances, indices = self._tree.query(queries.detach().double().numpy(), k=np.arange(1, k + 1))
         return torch.from_numpy(distances).to(queries.dtype), torch.from_numpy(indices)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bank:

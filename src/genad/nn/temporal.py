@@ -174,9 +174,7 @@ class TCNTranslator(nn.Module):
         steps, channels = shape
         self.stem = nn.Conv1d(channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList(
-            ResidualBlock(
-                a, b, 1, activation, cond, dropout, dilation=min(1 << i, max(1, steps - 1))
-            )
+            ResidualBlock(a, b, 1, activation, cond, dropout, dilation=min(1 << i, max(1, steps - 1)))
             for i, (a, b) in enumerate(itertools.pairwise((widths[0], *widths)))
         )
         self.head = nn.Conv1d(widths[-1], channels, 3, padding=1)
@@ -227,8 +225,7 @@ class GRUStack(nn.Module):
         factor = 2 if bidirectional else 1
         inputs = (channels, *(factor * w for w in widths[:-1]))
         self.layers = nn.ModuleList(
-            nn.GRU(a, w, batch_first=True, bidirectional=bidirectional)
-            for a, w in zip(inputs, widths, strict=True)
+            nn.GRU(a, w, batch_first=True, bidirectional=bidirectional) for a, w in zip(inputs, widths, strict=True)
         )
         self.drop = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
         self.out_features = factor * widths[-1]
@@ -244,9 +241,7 @@ class GRUStack(nn.Module):
 class GRUEncoder(nn.Module):
     """Read a window step by step and map the last state to a vector."""
 
-    def __init__(
-        self, channels: int, widths: tuple[int, ...], out: int, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, channels: int, widths: tuple[int, ...], out: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.gru = GRUStack(channels, widths, dropout)
         self.head = nn.Linear(self.gru.out_features, out)
@@ -285,9 +280,7 @@ class GRUDecoder(nn.Module):
 class GRUTranslator(nn.Module):
     """Bidirectional GRU from a window to a window; the condition joins the input of every step."""
 
-    def __init__(
-        self, channels: int, widths: tuple[int, ...], cond: int = 0, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, channels: int, widths: tuple[int, ...], cond: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
         self.gru = GRUStack(channels + cond, widths, dropout, bidirectional=True)
         self.head = nn.Linear(self.gru.out_features, channels)

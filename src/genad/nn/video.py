@@ -81,9 +81,7 @@ def clip_encoder(shape: tuple[int, ...], out: int, spec: Backbone) -> nn.Module:
     """
     frames, channels, *space = shape
     size = (frames, *space)
-    return nn.Sequential(
-        ChannelsFirst(), *conv_encoder(channels, size, out, _resolved(spec, clip_widths(size)))
-    )
+    return nn.Sequential(ChannelsFirst(), *conv_encoder(channels, size, out, _resolved(spec, clip_widths(size))))
 
 
 def clip_decoder(shape: tuple[int, ...], latent: int, spec: Backbone, heads: int = 1) -> nn.Module:

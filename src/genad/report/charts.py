@@ -253,7 +253,5 @@ def p_value_figure(detections: Detections) -> Any:
         hovertemplate="%{y:.3g} % in each bar",
     )
     figure.update_xaxes(axis(title={"font": {"size": 13}, "text": "p-value"}, range=[0, 1]))
-    figure.update_yaxes(
-        axis(title={"font": {"size": 13}, "text": f"share of {units}, %"}, rangemode="tozero")
-    )
+    figure.update_yaxes(axis(title={"font": {"size": 13}, "text": f"share of {units}, %"}, rangemode="tozero"))
     return figure

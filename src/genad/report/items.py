@@ -129,11 +129,7 @@ def top_items(detections: Detections) -> tuple[list[Item], str, str]:
 
 def explainable(detections: Detections) -> bool:
     """Say whether the answer holds what explanations are made of."""
-    return (
-        detections.maps is not None
-        and detections.expected is not None
-        and detections.observed is not None
-    )
+    return detections.maps is not None and detections.expected is not None and detections.observed is not None
 
 
 def position(detections: Detections, i: int) -> str:
@@ -168,17 +164,10 @@ def _of_event(detections: Detections, event: Event, rank: int) -> Item:
     inside = parts
     if detections.maps is not None:
         # The line names the channels of the whole event, the explanation those of its peak.
-        weight = (
-            np.nan_to_num(np.asarray(detections.maps[event.start : event.stop], np.float64))
-            .clip(0)
-            .sum(0)
-        )
+        weight = np.nan_to_num(np.asarray(detections.maps[event.start : event.stop], np.float64)).clip(0).sum(0)
         share = 100.0 * weight / max(float(weight.sum()), 1e-300)
         order = np.argsort(-share, kind="stable")[:_TOP_FEATURES]
-        inside = [
-            Row(detections.names[j], "", "", "", outside=False, share=float(share[j]))
-            for j in order
-        ]
+        inside = [Row(detections.names[j], "", "", "", outside=False, share=float(share[j])) for j in order]
     entity = "" if detections.entity is None else str(event.entity)
     return Item(
         rank=rank,
@@ -220,13 +209,7 @@ def _parts(detections: Detections, i: int) -> tuple[list[Row], str]:
     rows = [_row(part) for part in detections.explain(i, parts=_PARTS)]
     left = total - len(rows)
     rest = max(0.0, 100.0 - sum(row.share for row in rows))
-    word = (
-        "feature"
-        if detections.kind is Kind.TABLE
-        else "channel"
-        if detections.kind is Kind.SERIES
-        else "place"
-    )
+    word = "feature" if detections.kind is Kind.TABLE else "channel" if detections.kind is Kind.SERIES else "place"
     return rows, f"{count(left, f'further {word}')}: {rest:.1f} % of the score." if left > 0 else ""
 
 
@@ -236,9 +219,7 @@ def _row(part: Part) -> Row:
         normal = f"{number(part.lower)} to {number(part.upper)}"
         found = part.observed
         outside = isinstance(found, int | float) and not part.lower <= found <= part.upper
-    return Row(
-        part.name, number(part.observed), number(part.expected), normal, outside, 100.0 * part.share
-    )
+    return Row(part.name, number(part.observed), number(part.expected), normal, outside, 100.0 * part.share)
 
 
 def top_features(parts: list[Row]) -> str:

@@ -114,9 +114,7 @@ def render(
     labels = None if truth is None else read_truth(detections, truth)
     series = detections.kind is Kind.SERIES and len(detections) > 0
     drawable = series and isinstance(detections.observed, dict)
-    curves, curve_notes = (
-        timelines(detections, None if labels is None else labels == 1) if drawable else ([], [])
-    )
+    curves, curve_notes = timelines(detections, None if labels is None else labels == 1) if drawable else ([], [])
     items, heading, note = top_items(detections)
     calibration = getattr(detector, "calibration_scores_", None)
     figures = {}
@@ -148,8 +146,7 @@ def render(
         facts=training_facts(detections, detector),
         figures=figures,
         timelines=[
-            {"label": t.label, "figure": _embed(t.figure), "height": t.height, "notes": t.notes}
-            for t in curves
+            {"label": t.label, "figure": _embed(t.figure), "height": t.height, "notes": t.notes} for t in curves
         ],
         timeline_notes=curve_notes,
         start=_first_shown([t.label for t in curves], items),

@@ -104,9 +104,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     lines = np.concatenate([np.zeros((rows, 1), np.uint8), pixels.reshape(rows, -1)], axis=1)
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        )
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     head = struct.pack(">IIBBBBB", columns, rows, 8, colour_type, 0, 0, 0)
     body = zlib.compress(lines.tobytes(), 9)
@@ -125,9 +123,7 @@ def _blocks(image: NDArray[np.float64], reduce: Any) -> NDArray[np.float64]:
     rows, columns = (-(-size // side) for size in image.shape[1:])
     padding = ((0, 0), (0, rows * side - image.shape[1]), (0, columns * side - image.shape[2]))
     padded = np.pad(image, padding, mode="edge")
-    shrunk: NDArray[np.float64] = reduce(
-        padded.reshape(len(image), rows, side, columns, side), axis=(2, 4)
-    )
+    shrunk: NDArray[np.float64] = reduce(padded.reshape(len(image), rows, side, columns, side), axis=(2, 4))
     return shrunk
 
 
@@ -163,9 +159,7 @@ def _window(
         known = known[np.isfinite(known)]
         low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
         points = [_points(curve, low, high) for curve in both]
-        found.append(
-            Picture(names[channel], curves=(points[0], points[1] if normal is not None else ""))
-        )
+        found.append(Picture(names[channel], curves=(points[0], points[1] if normal is not None else "")))
     return found
 
 

@@ -97,10 +97,7 @@ def read_truth(detections: Detections, truth: Any) -> NDArray[np.int64]:
     found = np.asarray(truth)
     n = len(detections)
     if found.shape != (n,):
-        raise InputError(
-            f"truth: shape {found.shape} was given for {n} units; "
-            f"give one label a unit, shape ({n},)."
-        )
+        raise InputError(f"truth: shape {found.shape} was given for {n} units; give one label a unit, shape ({n},).")
     try:
         numbers = found.astype(np.float64)
     except (TypeError, ValueError):
@@ -109,8 +106,7 @@ def read_truth(detections: Detections, truth: Any) -> NDArray[np.int64]:
     if wrong.any():
         first = int(wrong.argmax())
         raise InputError(
-            f"truth: {found[first]!r} at position {first} is no label; "
-            "use 1 (anomaly), 0 (normal) or -1 (unlabelled)."
+            f"truth: {found[first]!r} at position {first} is no label; use 1 (anomaly), 0 (normal) or -1 (unlabelled)."
         )
     labels = numbers.astype(np.int64)
     rows = getattr(detections, "rows", None)

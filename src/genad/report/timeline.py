@@ -52,9 +52,7 @@ class Timeline:
     notes: list[str]
 
 
-def timelines(
-    detections: Detections, truth: NDArray[np.bool_] | None = None
-) -> tuple[list[Timeline], list[str]]:
+def timelines(detections: Detections, truth: NDArray[np.bool_] | None = None) -> tuple[list[Timeline], list[str]]:
     """Draw a series, entity by entity.
 
     Parameters
@@ -72,31 +70,20 @@ def timelines(
     if detections.entity is None:
         whole = np.arange(len(detections))
         return [_timeline(detections, whole, "", truth, _BUCKETS)], []
-    labels, first, codes = np.unique(
-        detections.entity.astype(str), return_index=True, return_inverse=True
-    )
+    labels, first, codes = np.unique(detections.entity.astype(str), return_index=True, return_inverse=True)
     peaks = np.full(len(labels), -np.inf)
     np.maximum.at(peaks, codes, detections.scores)
     flagged = np.bincount(codes, detections.is_anomaly, len(labels)) > 0
     shown = np.lexsort((-peaks, ~flagged))[:_ENTITIES]
     shown = shown[np.argsort(first[shown])]
     buckets = max(_FEWEST_BUCKETS, _BUCKETS // len(shown))
-    found = [
-        _timeline(detections, np.flatnonzero(codes == k), str(labels[k]), truth, buckets)
-        for k in shown
-    ]
+    found = [_timeline(detections, np.flatnonzero(codes == k), str(labels[k]), truth, buckets) for k in shown]
     left_out = len(labels) - len(shown)
-    notes = (
-        [f"{len(shown)} of {len(labels):,} entities are drawn: those with the highest scores."]
-        if left_out
-        else []
-    )
+    notes = [f"{len(shown)} of {len(labels):,} entities are drawn: those with the highest scores."] if left_out else []
     return found, notes
 
 
-def telling_channels(
-    detections: Detections, rows: NDArray[np.intp], most: int = _CHANNELS
-) -> list[int]:
+def telling_channels(detections: Detections, rows: NDArray[np.intp], most: int = _CHANNELS) -> list[int]:
     """Return the channels that carry most of the score, the most telling first.
 
     Flagged steps count; all steps when none is flagged.
@@ -109,9 +96,7 @@ def telling_channels(
     return [int(channel) for channel in np.argsort(-weight, kind="stable")[:most]]
 
 
-def positions_on_axis(
-    detections: Detections, rows: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
+def positions_on_axis(detections: Detections, rows: NDArray[np.intp]) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Return where steps stand on the horizontal axis, and the look of the axis.
 
     Time stamps where there are any, otherwise positions in the user's data.
@@ -148,12 +133,8 @@ def _timeline(
     spans = merge_runs(detections.is_anomaly[rows])
     plots = len(channels) + 1
     plot_height = plots * _ROW + (plots - 1) * _GAP
-    figure = make_subplots(
-        rows=plots, cols=1, shared_xaxes=True, vertical_spacing=_GAP / plot_height
-    )
-    figure.update_layout(
-        style(hovermode="x", margin={"l": 8, "r": 12, "t": 52, "b": 44 if "title" in x_axis else 8})
-    )
+    figure = make_subplots(rows=plots, cols=1, shared_xaxes=True, vertical_spacing=_GAP / plot_height)
+    figure.update_layout(style(hovermode="x", margin={"l": 8, "r": 12, "t": 52, "b": 44 if "title" in x_axis else 8}))
     figure.update_layout(legend={"y": 1.0 + 22 / plot_height, "yref": "paper", "yanchor": "bottom"})
     for place, channel in enumerate(channels, 1):
         _add_channel(figure, place, detections, channel, rows, x, spans, buckets)
@@ -174,9 +155,7 @@ def _timeline(
     )
     figure.update_yaxes(axis(nticks=5))
     if len(channels) < len(detections.names):
-        notes.insert(
-            0, f"{len(channels)} of {len(detections.names):,} channels are drawn: the most telling."
-        )
+        notes.insert(0, f"{len(channels)} of {len(detections.names):,} channels are drawn: the most telling.")
     if len(rows) > 2 * buckets:
         notes.append(
             f"{count(len(rows), 'step')} are thinned out for drawing; each stretch keeps its "
@@ -322,9 +301,7 @@ def _shade(
         # Labels closer than a pixel are drawn as one.
         labelled = merge_runs(truth, gap=len(x) // _PIXELS)
         shapes += [block(*span) | foot | {"line": {"width": 0}} for span in labelled]
-        notes.append(
-            "The bar along the foot of the score marks the steps that your labels call anomalous."
-        )
+        notes.append("The bar along the foot of the score marks the steps that your labels call anomalous.")
     figure.update_layout(shapes=shapes)
     return notes
 

@@ -137,9 +137,7 @@ def setting(value: Any) -> str:
         changed = [
             f"{field.name}={setting(getattr(value, field.name))}"
             for field in fields(value)
-            if field.repr
-            and field.init
-            and not _is_default(field.default, getattr(value, field.name))
+            if field.repr and field.init and not _is_default(field.default, getattr(value, field.name))
         ]
         return f"{type(value).__name__}({', '.join(changed)})"
     if callable(value):

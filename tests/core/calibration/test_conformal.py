@@ -57,18 +57,14 @@ def test_p_values_are_uniform_over_calibration_draws() -> None:
 
 def test_tied_scores_are_conservative_over_calibration_draws() -> None:
     rng = np.random.default_rng(1)
-    p = np.array(
-        [conformal_p_values(row[:19], row[19:])[0] for row in rng.integers(0, 4, (4000, 20))]
-    )
+    p = np.array([conformal_p_values(row[:19], row[19:])[0] for row in rng.integers(0, 4, (4000, 20))])
     for a in (0.05, 0.1, 0.25, 0.5):
         assert (p <= a).mean() <= a + 5 * np.sqrt(a / 4000)
 
 
 @QUICK
 @given(TIED, TIED, st.one_of(st.floats(0.001, 0.999), st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.7])))
-def test_threshold_is_exactly_the_p_value_rule(
-    cal: list[float], new: list[float], alpha: float
-) -> None:
+def test_threshold_is_exactly_the_p_value_rule(cal: list[float], new: list[float], alpha: float) -> None:
     new = [*new, *cal, np.inf, -np.inf]
     flagged = np.asarray(new) > conformal_quantile(cal, alpha)
     np.testing.assert_array_equal(flagged, conformal_p_values(cal, new) <= alpha)

@@ -35,9 +35,7 @@ STREAM += [0.28295, 7.59e-08, 0.69274, 0.30443, 0.000487, 0.72342, 0.54757]
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_adjusted_equals_scipy(p: list[float]) -> None:
     np.testing.assert_allclose(adjusted_p_values(p), false_discovery_control(p), rtol=1e-12)
-    np.testing.assert_allclose(
-        adjusted_p_values(p, "by"), false_discovery_control(p, method="by"), rtol=1e-12
-    )
+    np.testing.assert_allclose(adjusted_p_values(p, "by"), false_discovery_control(p, method="by"), rtol=1e-12)
 
 
 def _step_up(p: np.ndarray, q: float) -> np.ndarray:
@@ -226,9 +224,7 @@ def test_hundred_thousand_updates_take_seconds(rule) -> None:
         (lambda: OnlineFDR.from_dict({}), "'rule' must be the name of a rule"),
         (lambda: LORD.from_dict({"rule": "LORD", "parameters": {}}), "state is broken"),
         (
-            lambda: LORD.from_dict(
-                {**LORD().to_dict(), "state": {**LORD().to_dict()["state"], "first": 9}}
-            ),
+            lambda: LORD.from_dict({**LORD().to_dict(), "state": {**LORD().to_dict()["state"], "first": 9}}),
             "ticks lie in 0",
         ),
     ],

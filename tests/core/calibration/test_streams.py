@@ -25,10 +25,7 @@ def _copy(rule):
 
 
 def test_spot_starts_at_the_extrapolated_quantile() -> None:
-    got = [
-        SPOT(q=1e-3).initialize(np.random.default_rng(s).exponential(size=5000)).threshold
-        for s in range(10)
-    ]
+    got = [SPOT(q=1e-3).initialize(np.random.default_rng(s).exponential(size=5000)).threshold for s in range(10)]
     assert abs(np.mean(got) - np.log(1000)) < 0.3
 
 

@@ -44,9 +44,7 @@ RULES = [
 
 @QUICK
 @given(TIED, TIED, st.floats(0.01, 0.99))
-def test_conformal_flags_exactly_p_at_most_alpha(
-    cal: list[float], new: list[float], alpha: float
-) -> None:
+def test_conformal_flags_exactly_p_at_most_alpha(cal: list[float], new: list[float], alpha: float) -> None:
     if alpha < 1 / (len(cal) + 1):
         return
     fitted = Conformal(alpha).fit(cal)
@@ -59,10 +57,7 @@ def test_conformal_coverage_by_simulation() -> None:
     # 3000 draws of 59 calibration scores and 20 new ones; the exact level is 3 / 60 = 0.05, the
     # spread over calibration sets is Beta(3, 57) with deviation 0.028: standard error 0.0008.
     rng = np.random.default_rng(1)
-    rates = [
-        Conformal(0.05).fit(rng.normal(size=59)).flag(rng.normal(size=20)).mean()
-        for _ in range(3000)
-    ]
+    rates = [Conformal(0.05).fit(rng.normal(size=59)).flag(rng.normal(size=20)).mean() for _ in range(3000)]
     assert abs(np.mean(rates) - 0.05) < 5 * np.std(rates) / np.sqrt(3000)
 
 
@@ -117,8 +112,7 @@ def test_peaks_over_threshold_reaches_beyond_the_calibration_scores() -> None:
 def test_peaks_over_threshold_false_alarms_near_q() -> None:
     rng = np.random.default_rng(3)
     rates = [
-        PeaksOverThreshold(q=1e-3).fit(rng.normal(size=4000)).flag(rng.normal(size=40_000)).mean()
-        for _ in range(20)
+        PeaksOverThreshold(q=1e-3).fit(rng.normal(size=4000)).flag(rng.normal(size=40_000)).mean() for _ in range(20)
     ]
     assert 0.7e-3 < np.mean(rates) < 1.4e-3
 
@@ -142,9 +136,7 @@ def test_best_f_is_the_best_of_all_thresholds(beta: float) -> None:
         fitted = BestF(beta).fit(scores, labels)
         known = labels >= 0
         got = fbeta_score(labels[known], fitted.flag(scores[known]), beta=beta)
-        every = [
-            fbeta_score(labels[known], scores[known] >= s, beta=beta) for s in np.unique(scores)
-        ]
+        every = [fbeta_score(labels[known], scores[known] >= s, beta=beta) for s in np.unique(scores)]
         assert got == pytest.approx(max(every), abs=1e-12)
         assert fitted.parameters["f_score"] == pytest.approx(got, abs=1e-12)
         assert fitted.n == known.sum()
@@ -210,9 +202,7 @@ def test_class_facts() -> None:
     assert [r.needs_labels for r in (Conformal, BestF)] == [False, True]
 
 
-@pytest.mark.parametrize(
-    ("unit", "many"), [("row", "rows"), ("log entry", "log entries"), ("series", "series")]
-)
+@pytest.mark.parametrize(("unit", "many"), [("row", "rows"), ("log entry", "log entries"), ("series", "series")])
 def test_plural(unit: str, many: str) -> None:
     assert plural(unit) == many
     assert plural(unit, 1) == unit

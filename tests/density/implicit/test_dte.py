@@ -147,9 +147,7 @@ def test_missing_values_leave_the_trained_scores_to_the_rest(normal):
     mask[1, 0] = False
     net = detector.net_
     residual = (x - net.project(x)).square()
-    expected = detector.expected_time(
-        net, torch.stack([residual[0].mean(), residual[1, 1:].mean()])
-    )
+    expected = detector.expected_time(net, torch.stack([residual[0].mean(), residual[1, 1:].mean()]))
     assert torch.allclose(detector.score(net, Batch(x, mask)), expected)
 
 
@@ -182,7 +180,7 @@ def test_ensembles_stack_what_can_be_stacked(variant, normal):
     [
         ({"variant": "knn"}, "variant: .*categorical"),
         ({"bins": 1}, "bins: .*at least 2"),
-        ({"neighbors": 0}, "neighbors: .*at least 1"),
+        ({"neighbours": 0}, "neighbours: .*at least 1"),
         ({"steps": 1}, "steps: .*at least 2"),
         ({"steps": 5}, "bins: .*one bin a step"),
         ({"anchor": -1.0}, "anchor: .*at least 0"),

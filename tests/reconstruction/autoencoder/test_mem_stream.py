@@ -34,7 +34,7 @@ def by_the_book(detector, X):
         mean, std = np.mean(records, 0), np.std(records, 0)
         scaled = np.where(std > 1e-6, (row - mean) / np.where(std > 1e-6, std, 1), 0)
         code = np.tanh(weight @ scaled + bias)
-        nearest = np.sort(np.abs(np.array(codes) - code).sum(1))[: detector.neighbors]
+        nearest = np.sort(np.abs(np.array(codes) - code).sum(1))[: detector.neighbours]
         weights = detector.discount ** np.arange(len(nearest))
         scores.append(float(nearest @ weights / weights.sum()))
         if scores[-1] <= beta:
@@ -56,7 +56,7 @@ def test_stream_equals_the_definition(params):
 
 
 def test_score_comes_before_the_update_and_repeats_score_zero():
-    detector = fit(stream_of(100), neighbors=1, beta=100.0)
+    detector = fit(stream_of(100), neighbours=1, beta=100.0)
     row = np.full((1, 3), 2.5)
     first = float(detector.anomaly_score(row)[0])
     again = detector.score_update(np.repeat(row, 2, axis=0))
@@ -76,7 +76,7 @@ def test_only_rows_within_beta_are_remembered():
 
 
 def test_beta_defaults_to_the_largest_leave_one_out_distance():
-    detector = MemStream(memory=80, neighbors=3, **USUAL).fit(stream_of(100))
+    detector = MemStream(memory=80, neighbours=3, **USUAL).fit(stream_of(100))
     codes = detector.net_
     with torch.no_grad():
         X = detector._ingest(stream_of(100)[:80], reset=False).samples.x
@@ -89,7 +89,7 @@ def test_beta_defaults_to_the_largest_leave_one_out_distance():
 
 
 def test_memory_is_first_in_first_out_and_codes_are_not_computed_again():
-    detector = fit(stream_of(100), memory=8, beta=1e9, neighbors=1)
+    detector = fit(stream_of(100), memory=8, beta=1e9, neighbours=1)
     old = detector.net_.codes.ordered().clone()
     detector.score_update(stream_of(3, seed=1))
     assert torch.equal(detector.net_.codes.ordered()[:5], old[3:])

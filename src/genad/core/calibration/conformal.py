@@ -285,9 +285,7 @@ def _as_groups(name: str, groups: ArrayLike, size: int) -> NDArray[np.generic]:
     """Return a column of group labels of the right length without missing labels."""
     array = np.asarray(groups)
     if array.ndim != 1 or array.size != size:
-        raise InputError(
-            f"{name} must have one label per score, shape ({size},), found shape {array.shape}."
-        )
+        raise InputError(f"{name} must have one label per score, shape ({size},), found shape {array.shape}.")
     if array.dtype.kind == "O":
         missing = np.array([g is None or g != g for g in array], dtype=bool)
     else:

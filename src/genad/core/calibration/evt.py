@@ -174,8 +174,7 @@ def pot_quantile(gpd: GPD, threshold: float, q: float, n: int, n_excess: int) ->
     share = check_number("q", q, 0.0, 1.0) * total / above
     if share > 1.0:
         raise InputError(
-            f"q must be at most n_excess / n = {above / total:g}, found {q:g}. "
-            "Take a smaller q, or a lower threshold."
+            f"q must be at most n_excess / n = {above / total:g}, found {q:g}. Take a smaller q, or a lower threshold."
         )
     depth = -math.log(share)
     if gpd.shape == 0.0:
@@ -206,9 +205,7 @@ def _moments(y: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
         yield shape, 0.5 * (1.0 + ratio)
 
 
-def _stationary_points(
-    y: NDArray[np.float64], bounds: NDArray[np.float64]
-) -> Iterator[tuple[float, float]]:
+def _stationary_points(y: NDArray[np.float64], bounds: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
     """Yield (shape, scale) where the profile likelihood in x = shape / scale is stationary.
 
     At given x the best shape is sum(log(1 + x v)) / n over all values v, bounds included, with n

@@ -230,10 +230,7 @@ class OnlineFDR(ABC):
         kind = OnlineFDR._rules.get(data["rule"])
         if kind is None or not issubclass(kind, cls):
             accepted = ", ".join(sorted(n for n, k in cls._rules.items() if issubclass(k, cls)))
-            raise InputError(
-                f"an online FDR procedure: 'rule' must be one of {accepted}, "
-                f"found {data['rule']!r}."
-            )
+            raise InputError(f"an online FDR procedure: 'rule' must be one of {accepted}, found {data['rule']!r}.")
         try:
             made = kind(**data["parameters"])
             made.restore_state(data["state"])
@@ -305,9 +302,7 @@ class LORD(OnlineFDR):
     @staticmethod
     def _sequence(j: NDArray[np.float64]) -> NDArray[np.float64]:
         # Equation 31 of Javanmard and Montanari; the constant makes the sum 1.
-        values: NDArray[np.float64] = (
-            0.07720838 * np.log(np.maximum(j, 2.0)) / (j * np.exp(np.sqrt(np.log(j))))
-        )
+        values: NDArray[np.float64] = 0.07720838 * np.log(np.maximum(j, 2.0)) / (j * np.exp(np.sqrt(np.log(j))))
         return values
 
 

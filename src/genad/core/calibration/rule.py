@@ -37,9 +37,7 @@ class Threshold(ABC):
         super().__init_subclass__()
         Threshold._rules[cls.__name__] = cls
 
-    def fit(
-        self, scores: ArrayLike, labels: ArrayLike | None = None, *, unit: str = "row"
-    ) -> FittedThreshold:
+    def fit(self, scores: ArrayLike, labels: ArrayLike | None = None, *, unit: str = "row") -> FittedThreshold:
         """Turn calibration scores into a threshold.
 
         Parameters
@@ -69,9 +67,7 @@ class Threshold(ABC):
         return self._fit(as_scores("scores", scores), labels, unit)
 
     @abstractmethod
-    def _fit(
-        self, scores: NDArray[np.float64], labels: ArrayLike | None, unit: str, /
-    ) -> FittedThreshold:
+    def _fit(self, scores: NDArray[np.float64], labels: ArrayLike | None, unit: str, /) -> FittedThreshold:
         """Fit on checked scores."""
 
     def _result(
@@ -119,9 +115,7 @@ class Threshold(ABC):
         kind = Threshold._rules.get(data["rule"])
         if kind is None or not issubclass(kind, cls):
             accepted = ", ".join(sorted(n for n, k in cls._rules.items() if issubclass(k, cls)))
-            raise InputError(
-                f"a threshold: 'rule' must be one of {accepted}, found {data['rule']!r}."
-            )
+            raise InputError(f"a threshold: 'rule' must be one of {accepted}, found {data['rule']!r}.")
         try:
             made = kind(
                 **{

@@ -154,9 +154,7 @@ class StreamRule:
         kind = StreamRule._rules.get(data["rule"])
         if kind is None or not issubclass(kind, cls):
             accepted = ", ".join(sorted(n for n, k in cls._rules.items() if issubclass(k, cls)))
-            raise InputError(
-                f"a stream rule: 'rule' must be one of {accepted}, found {data['rule']!r}."
-            )
+            raise InputError(f"a stream rule: 'rule' must be one of {accepted}, found {data['rule']!r}.")
         try:
             made = kind(**data["parameters"])
             state = data["state"]

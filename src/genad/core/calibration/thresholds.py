@@ -65,9 +65,7 @@ class Conformal(Threshold):
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha, 0.0, 1.0)
 
-    def _fit(
-        self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /
-    ) -> FittedThreshold:
+    def _fit(self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /) -> FittedThreshold:
         n = scores.size
         lowest = attainable_alpha(n)
         rank, level, asked = conformal_rank(n, self.alpha), self.alpha, ""
@@ -111,9 +109,7 @@ class Quantile(Threshold):
     def __post_init__(self) -> None:
         check_number("contamination", self.contamination, 0.0, 1.0, closed="l")
 
-    def _fit(
-        self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /
-    ) -> FittedThreshold:
+    def _fit(self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /) -> FittedThreshold:
         n = scores.size
         k = math.floor(self.contamination * n)
         if (k + 1) / n <= self.contamination:  # 0.29 * 100 is 28.999... in floating point
@@ -166,9 +162,7 @@ class PeaksOverThreshold(Threshold):
         check_number("level", self.level, 0.0, 1.0)
         check_number("q", self.q, 0.0, 1.0 - self.level)
 
-    def _fit(
-        self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /
-    ) -> FittedThreshold:
+    def _fit(self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /) -> FittedThreshold:
         n = scores.size
         scores = as_scores("scores", scores, finite=True)
         start = float(np.quantile(scores, self.level))
@@ -217,14 +211,9 @@ class FixedValue(Threshold):
     def __post_init__(self) -> None:
         check_number("value", self.value, closed="lh")
 
-    def _fit(
-        self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /
-    ) -> FittedThreshold:
+    def _fit(self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /) -> FittedThreshold:
         value = float(self.value)
-        promise = (
-            f"Flags every {unit} that scores above {value:g}, the value given; "
-            "no false-alarm rate is promised."
-        )
+        promise = f"Flags every {unit} that scores above {value:g}, the value given; no false-alarm rate is promised."
         return FittedThreshold(value, type(self).__name__, promise, scores.size)
 
 
@@ -263,9 +252,7 @@ class BestF(Threshold):
     def __post_init__(self) -> None:
         check_number("beta", self.beta, 0.0)
 
-    def _fit(
-        self, scores: NDArray[np.float64], labels: ArrayLike | None, unit: str, /
-    ) -> FittedThreshold:
+    def _fit(self, scores: NDArray[np.float64], labels: ArrayLike | None, unit: str, /) -> FittedThreshold:
         truth = _as_labels(labels, scores.size)
         known = truth >= 0
         order = np.argsort(scores[known], kind="stable")[::-1]
@@ -344,9 +331,7 @@ class Adaptive(Threshold):
         check_number("level", self.level, 0.0, 1.0)
         check_count("depth", self.depth, 1)
         if self.method not in {"conformal", "spot", "dspot"}:
-            raise InputError(
-                f"method must be 'conformal', 'spot' or 'dspot', found {self.method!r}."
-            )
+            raise InputError(f"method must be 'conformal', 'spot' or 'dspot', found {self.method!r}.")
         if self.method != "conformal" and self.alpha >= 1.0 - self.level:
             raise InputError(
                 f"alpha must be below 1 - level = {1.0 - self.level:g} for method "
@@ -383,9 +368,7 @@ class Adaptive(Threshold):
             return SPOT(self.alpha, self.level).initialize(scores)
         return DSPOT(self.alpha, self.level, self.depth).initialize(scores)
 
-    def _fit(
-        self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /
-    ) -> FittedThreshold:
+    def _fit(self, scores: NDArray[np.float64], _labels: ArrayLike | None, unit: str, /) -> FittedThreshold:
         rule = self.stream(scores)
         level, attainable = self.alpha, None
         if isinstance(rule, RunningConformal):

@@ -178,7 +178,7 @@ class DTE(ReconstructionDetector):
         most 20,000 are kept) and score ``-log(1 - E[t] / t_max)``, which never saturates.
     bins : int
         Time bins of the categorical variant, at least 2.
-    neighbors : int
+    neighbours : int
         Nearest training samples of the nonparametric variant, at least 1.
     steps : int, optional
         Steps of the schedule, at least 2; 400, or 300 for the nonparametric variant, when absent.
@@ -209,7 +209,7 @@ class DTE(ReconstructionDetector):
 
     variant: Literal["categorical", "inverse_gamma", "nonparametric"] = "categorical"
     bins: int = field(default=7, kw_only=True)
-    neighbors: int = field(default=5, kw_only=True)
+    neighbours: int = field(default=5, kw_only=True)
     steps: int | None = field(default=None, kw_only=True)
     anchor: float = field(default=0.3, kw_only=True)
 
@@ -223,7 +223,7 @@ class DTE(ReconstructionDetector):
         for name, value, least in (
             ("steps", steps, 2),
             ("bins", self.bins, 2),
-            ("neighbors", self.neighbors, 1),
+            ("neighbours", self.neighbours, 1),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name}: {value!r} was given; use a whole number of at least {least}.")
@@ -313,7 +313,7 @@ class DTE(ReconstructionDetector):
         return Inference(score, squared, restored)
 
     def _search(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
-        k = min(self.neighbors, len(net.bank))
+        k = min(self.neighbours, len(net.bank))
         distance, index = nearest_neighbors(batch.x.flatten(1), net.bank, k)
         score = posterior_time(distance.double().square().mean(1), net.variance, net.bank.shape[1])
         if not want:

@@ -112,9 +112,7 @@ class NearestMemory(Detector):
         """Return distances and numbers of the neighbours; a remembered sample does not count itself."""
         queries, wanted = batch.x.flatten(1), self.neighbours + batch.known
         if batch.mask is not None:
-            return self._masked(
-                net.bank.rows, queries, batch.mask.flatten(1), wanted, known=batch.known
-            )
+            return self._masked(net.bank.rows, queries, batch.mask.flatten(1), wanted, known=batch.known)
         return self._drop_self(*net.bank.nearest(queries, wanted), known=batch.known)
 
     def _drop_self(self, distance: Tensor, index: Tensor, *, known: bool) -> tuple[Tensor, Tensor]:

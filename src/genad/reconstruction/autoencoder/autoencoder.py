@@ -91,8 +91,8 @@ class Autoencoder(EncodeMixin, ReconstructionDetector):
     >>> import numpy as np
     >>> from genad import Training
     >>> rng = np.random.default_rng(0)
-    >>> t = rng.uniform(-1, 1, 400)
-    >>> X = np.column_stack([t, t**2]) + 0.02 * rng.normal(size=(400, 2))
+    >>> t = rng.uniform(-1, 1, 600)
+    >>> X = np.column_stack([t, t**2]) + 0.02 * rng.normal(size=(600, 2))
     >>> detector = Autoencoder(latent=1, training=Training(updates=300)).fit(X)
     >>> detector.predict([[0.5, 0.25], [0.0, 0.9]])
     array([ 1, -1])

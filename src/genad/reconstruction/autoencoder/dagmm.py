@@ -124,8 +124,8 @@ class DAGMM(EncodeMixin, Detector):
     >>> import numpy as np
     >>> from genad import Training
     >>> rng = np.random.default_rng(0)
-    >>> t = rng.normal(size=(400, 1))
-    >>> X = t * np.array([1.0, -1.0, 0.5]) + 0.1 * rng.normal(size=(400, 3))
+    >>> t = rng.normal(size=(600, 1))
+    >>> X = t * np.array([1.0, -1.0, 0.5]) + 0.1 * rng.normal(size=(600, 3))
     >>> detector = DAGMM(training=Training(updates=200)).fit(X)
     >>> normal, broken = detector.anomaly_score([[1.0, -1.0, 0.5], [1.0, 1.0, 0.5]])
     >>> bool(broken > normal)

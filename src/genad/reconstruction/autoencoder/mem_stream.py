@@ -17,7 +17,7 @@ from genad.core.training import Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples
 from genad.errors import InputError
-from genad.nn import FIFOMemory, nearest_distances, nearest_neighbors
+from genad.nn import FIFOMemory, nearest_distances, nearest_neighbours
 
 Array = NDArray[np.float64]
 
@@ -146,7 +146,7 @@ class MemStream(StreamDetector):
     ----------
     memory : int
         Records remembered, N, at least 1. A shorter prefix starts with fewer, and grows to N.
-    neighbors : int
+    neighbours : int
         Nearest codes looked at, K, from 1 to ``memory``.
     discount : float
         Weight of each further neighbour relative to the one before, g, in (0, 1].
@@ -181,7 +181,7 @@ class MemStream(StreamDetector):
     """
 
     memory: int = 256
-    neighbors: int = 3
+    neighbours: int = 3
     discount: float = 0.5
     beta: float | None = None
     noise: float = 0.001
@@ -191,7 +191,7 @@ class MemStream(StreamDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name, low, high in (("memory", 1, None), ("neighbors", 1, self.memory)):
+        for name, low, high in (("memory", 1, None), ("neighbours", 1, self.memory)):
             value = getattr(self, name)
             whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
             if not whole or value < low or (high is not None and value > high):
@@ -225,7 +225,7 @@ class MemStream(StreamDetector):
         if self.beta is not None:
             net.beta.fill_(self.beta)
             return
-        others = min(self.neighbors, len(codes) - 1)
+        others = min(self.neighbours, len(codes) - 1)
         if others:
             # the nearest row of each row is itself, at a distance of 0
             apart = nearest_distances(codes, codes, others + 1, p=1)[:, 1:]
@@ -242,9 +242,9 @@ class MemStream(StreamDetector):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score by the memory as it stands; the nearest remembered row is the restored one."""
         codes = net.encode(net.standardise(batch))
-        k = min(self.neighbors, len(net.codes))
+        k = min(self.neighbours, len(net.codes))
         held = net.codes.stored()
-        distances, nearest = nearest_neighbors(codes, held, k, p=1)
+        distances, nearest = nearest_neighbours(codes, held, k, p=1)
         score = self._discounted(distances)
         if not want:
             return Inference(score)
@@ -311,7 +311,7 @@ class MemStream(StreamDetector):
 
     def _distance(self, codes: NDArray[np.float32], code: NDArray[np.float32]) -> float:
         apart = np.abs(codes - code).sum(1)
-        k = min(self.neighbors, len(apart))
+        k = min(self.neighbours, len(apart))
         if k == 1:
             return float(apart.min())
         nearest = np.sort(np.partition(apart, k - 1)[:k])

@@ -224,7 +224,7 @@ class SOGAAL(_GAAL):
     --------
     >>> import numpy as np
     >>> from genad import Training
-    >>> X = np.random.default_rng(0).normal(size=(400, 2))
+    >>> X = np.random.default_rng(0).normal(size=(600, 2))
     >>> detector = SOGAAL(training=Training(updates=300)).fit(X)
     >>> centre, far = detector.anomaly_score([[0.0, 0.0], [4.0, -4.0]])
     >>> bool(centre < 0.5 < far)
@@ -261,9 +261,9 @@ class MOGAAL(_GAAL):
 
     **When to use.** As :class:`SOGAAL`, when the data form several groups.
 
-    **When it fails.** In high dimension, as there; it costs ``k`` generators of ``2 d^2`` weights. Mean AUROC/AP over 14
-    ADBench tables, one-class, one seed: 0.868/0.694, far below nearest neighbours (0.953/0.855); worst on satimage-2
-    (36 features), where it is below chance.
+    **When it fails.** In high dimension, as there; it costs ``k`` generators of ``2 d^2`` weights. Mean AUROC/AP over
+    14 ADBench tables, one-class, one seed: 0.868/0.694, far below nearest neighbours (0.953/0.855); worst on
+    satimage-2 (36 features), where it is below chance.
 
     Parameters
     ----------
@@ -281,7 +281,7 @@ class MOGAAL(_GAAL):
     >>> import numpy as np
     >>> from genad import Training
     >>> rng = np.random.default_rng(0)
-    >>> X = np.r_[rng.normal(-3, 0.3, size=(200, 2)), rng.normal(3, 0.3, size=(200, 2))]
+    >>> X = np.r_[rng.normal(-3, 0.3, size=(300, 2)), rng.normal(3, 0.3, size=(300, 2))]
     >>> detector = MOGAAL(k=5, training=Training(updates=400)).fit(X)
     >>> group, between = detector.anomaly_score([[3.0, 3.0], [3.0, -3.0]])
     >>> bool(group < between)

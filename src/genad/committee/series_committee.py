@@ -129,18 +129,13 @@ class SeriesCommittee(SeriesDetector):
         """Build the members for windows of their own lengths."""
         lengths = self._member_lengths(shape[0])
         return JointNet(
-            [
-                member.build((length, *shape[1:]))
-                for member, length in zip(self.members_, lengths, strict=True)
-            ]
+            [member.build((length, *shape[1:])) for member, length in zip(self.members_, lengths, strict=True)]
         )
 
     def optimise(self, net: Any, samples: Samples) -> TrainingReport:
         """Train the members in turn."""
         whole = TrainingReport(device=self.device_, samples=len(samples))
-        for member, part, windows in zip(
-            self.members_, net.members, self._windows_of(samples), strict=True
-        ):
+        for member, part, windows in zip(self.members_, net.members, self._windows_of(samples), strict=True):
             report = member.optimise(part, windows)
             whole.updates += report.updates
             whole.planned += report.planned
@@ -154,9 +149,7 @@ class SeriesCommittee(SeriesDetector):
         net: Any = self.net_
         answers = []
         last = len(self.members_) - 1
-        for k, (member, windows) in enumerate(
-            zip(self.members_, self._windows_of(samples), strict=True)
-        ):
+        for k, (member, windows) in enumerate(zip(self.members_, self._windows_of(samples), strict=True)):
             member.net_ = net.members[k]
             answers.append(member._run(windows, *(want if k == last else ())))  # noqa: SLF001 - as above
         return answers
@@ -169,20 +162,14 @@ class SeriesCommittee(SeriesDetector):
             net.level[k] = _LEAST_SCORE * scores.mean() + 1e-9
             logs.append(np.log(scores + float(net.level[k])))
         net.centre = torch.tensor([values.mean() for values in logs], dtype=torch.float64)
-        net.spread = torch.tensor(
-            [np.hypot(values.std(), _LEAST_SPREAD) for values in logs], dtype=torch.float64
-        )
+        net.spread = torch.tensor([np.hypot(values.std(), _LEAST_SPREAD) for values in logs], dtype=torch.float64)
         super()._calibrate(held, samples, labels)
 
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:  # noqa: ARG002 - no member absorbs
         """Join the members' scores step by step."""
         answers = self._members_say(samples, *want)
-        level, centre, spread = (
-            getattr(self.net_, name).numpy() for name in ("level", "centre", "spread")
-        )
-        z: Floats = np.stack(
-            [(np.log(a.scores + level[k]) - centre[k]) / spread[k] for k, a in enumerate(answers)]
-        )
+        level, centre, spread = (getattr(self.net_, name).numpy() for name in ("level", "centre", "spread"))
+        z: Floats = np.stack([(np.log(a.scores + level[k]) - centre[k]) / spread[k] for k, a in enumerate(answers)])
         with np.errstate(invalid="ignore"):  # steps that no window holds are NaN
             joined = _TEMPERATURE * np.logaddexp.reduce(z / _TEMPERATURE, axis=0)
         shapes = answers[-1]

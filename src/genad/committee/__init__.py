@@ -1,0 +1,1 @@
+"""The default detectors: members of several families that judge together."""

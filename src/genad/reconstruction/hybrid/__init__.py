@@ -1,1 +1,0 @@
-"""Detectors that join several families."""
