@@ -40,7 +40,7 @@ def main(options: list[str]) -> None:  # noqa: ARG001 - all benchmarks are calle
         done = subprocess.run([sys.executable, "-c", PROGRAM, what], check=True, capture_output=True, text=True)
         found = json.loads(done.stdout)
         rows.append({"what": title, "peak GiB": round(found["peak"], 2), "limit": limit,
-                     "of which the user's array": round(found["data"], 2), "seconds": round(found["seconds"], 1)})  # fmt: skip
+                     "of which data": round(found["data"], 2), "seconds": round(found["seconds"], 1)})  # fmt: skip
     keep(
         "memory",
         "Memory",

@@ -299,7 +299,7 @@ class Detections:
         """
         import narwhals
 
-        frame = narwhals.from_dict(self.columns(), backend=backend)
+        frame = narwhals.from_dict(self.columns(), backend=backend)  # type: ignore[arg-type]
         return frame.to_native()
 
     def report(self, path: str | Path, **options: Any) -> Path:
@@ -314,7 +314,7 @@ class Detections:
         import importlib
 
         # The report is a layer above this one, so it is looked up by name when asked for.
-        return importlib.import_module("genad.report").write_report(self, Path(path), **options)  # type: ignore[no-any-return]
+        return importlib.import_module("genad.report").write_report(self, Path(path), **options)
 
 
 def merge_runs(

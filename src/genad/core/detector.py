@@ -36,6 +36,7 @@ from genad.data.series import Series
 from genad.data.table import Table
 from genad.errors import CalibrationWarning, InputError
 from genad.nn import Backbone
+from genad.nn.backbone import KINDS as BACKBONES
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -318,7 +319,7 @@ class Detector(OutlierMixin, BaseEstimator):
         X : array, dataframe, Table, Series or path
             Data of the kind the detector was fitted on.
         fdr : float, optional
-            Flag by the Benjamini-Hochberg procedure at this false discovery rate, in (0, 1), instead of by the threshold.
+            Flag by the Benjamini-Hochberg procedure at this false discovery rate, in (0, 1), and not by the threshold.
         maps, restore : bool
             Leave out what is not needed.
 
@@ -435,6 +436,12 @@ class Detector(OutlierMixin, BaseEstimator):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise InputError(f"{name}: a {type(value).__name__} was given; use a genad.{kind.__name__} or None.")
+        resolve_device(self.device)
+        asked = Backbone(self.backbone) if isinstance(self.backbone, str) else self.backbone
+        if asked is not None and (not isinstance(asked, Backbone) or asked.name not in (None, *BACKBONES)):
+            raise InputError(
+                f"backbone: {self.backbone!r} was given; use a genad.Backbone, None, or one of {', '.join(BACKBONES)}."
+            )
         seed = self.random_state
         if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
             raise InputError(f"random_state: {seed!r} was given; use a non-negative integer or None.")

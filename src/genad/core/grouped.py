@@ -252,6 +252,7 @@ class Grouped(Detector):
 
     def calibrate(self, X: Any, y: Any = None) -> Self:
         """Set each group's threshold and p-values from other normal data."""
+        check_is_fitted(self, "threshold_")
         labels = None if y is None else np.asarray(y)
         table = self._table(X)
         features = table.drop([self.by])

@@ -16,7 +16,7 @@ from genad.errors import InputError
 Loss = Callable[[Any, Batch], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Training:
     """How to train; a field left at None takes the method's own default.
 
@@ -100,6 +100,10 @@ class Training:
             value = getattr(self, name)
             if value is not None and value >= 1:
                 raise InputError(f"Training.{name}: {value!r} was given; it must be below 1.")
+
+    def __repr__(self) -> str:
+        given = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) is not None)
+        return f"Training({', '.join(given)})"
 
     def over(self, default: Training) -> Training:
         """Return these settings with the gaps filled from ``default``."""

@@ -80,7 +80,7 @@ class SeriesDetector(Detector):
         known = ~np.isnan(answer.scores)
         assert answer.restored is not None  # noqa: S101 - asked for by the caller
         residual = np.abs(windows.x.cpu().numpy()[known] - answer.restored[known])
-        return np.quantile(residual, 0.99, axis=0, method="higher")
+        return np.quantile(residual, 0.99, axis=0, method="higher").astype(np.float64)
 
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
         # A fold needs whole stretches, so bounds and scores come from the same pass over all held-out windows.

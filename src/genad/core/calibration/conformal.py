@@ -286,10 +286,8 @@ def _as_groups(name: str, groups: ArrayLike, size: int) -> NDArray[np.generic]:
     array = np.asarray(groups)
     if array.ndim != 1 or array.size != size:
         raise InputError(f"{name} must have one label per score, shape ({size},), found shape {array.shape}.")
-    if array.dtype.kind == "O":
-        missing = np.array([g is None or g != g for g in array], dtype=bool)
-    else:
-        missing = array != array
+    objects = array.dtype.kind == "O"
+    missing = np.array([g is None or g != g for g in array], dtype=bool) if objects else array != array
     if missing.any():
         raise InputError(
             f"{name} must not hold missing labels, found {int(missing.sum())}. "

@@ -17,7 +17,7 @@ from genad.core.training import Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples
 from genad.errors import InputError
-from genad.nn import FIFOMemory, nearest_distances, nearest_neighbours
+from genad.nn import FIFOMemory, nearest_distances, nearest_neighbors
 
 Array = NDArray[np.float64]
 
@@ -244,7 +244,7 @@ class MemStream(StreamDetector):
         codes = net.encode(net.standardise(batch))
         k = min(self.neighbours, len(net.codes))
         held = net.codes.stored()
-        distances, nearest = nearest_neighbours(codes, held, k, p=1)
+        distances, nearest = nearest_neighbors(codes, held, k, p=1)
         score = self._discounted(distances)
         if not want:
             return Inference(score)
