@@ -15,7 +15,7 @@ from torch import nn
 
 from genad import Autoencoder, Training
 from genad.core.calibration import Conformal, FixedValue
-from genad.core.detector import Detector, is_fitted
+from genad.core.detector import Detector
 from genad.core.registry import Card, Family
 from genad.core.runtime import isolated_rng, resolve_device, thread_limit
 from genad.data.kinds import DENSE, Kind
@@ -216,11 +216,6 @@ def test_calibrate_leaves_labelled_anomalies_out():
     y[:50] = 1
     detector.calibrate(data(seed=2), y)
     assert len(detector.calibration_scores_) == 150
-
-
-def test_is_fitted():
-    assert not is_fitted(Norm())
-    assert is_fitted(fit())
 
 
 def test_the_base_has_no_answers_of_its_own():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genad.core.detector import Answer, Floats, Want
+from genad.core.inference import Answer, Floats, Want
 from genad.core.registry import Card, Family, register
 from genad.core.splits import Labels
 from genad.core.training import Training, TrainingReport

@@ -5,84 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from genad.core.calibration import (
-    Conformal,
-    FittedThreshold,
     Threshold,
     benjamini_hochberg,
     conformal_p_values,
 )
 from genad.core.detections import Detections, Explanation
+from genad.core.held_out import HeldOut
+from genad.core.inference import Floats, Inference, Want
 from genad.core.ingest import make_adapter, validated
 from genad.core.loop import TINY, TrainingLoop
 from genad.core.registry import Card
 from genad.core.runtime import isolated_rng, resolve_device, thread_limit
-from genad.core.splits import Labels, read_labels, rows_to_scale, split_rows
+from genad.core.splits import Labels, read_labels, rows_to_scale
 from genad.core.training import BASE_TRAINING, Phase, Training, TrainingReport
 from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
-from genad.data.samples import Batch, Samples, Subset, iterate
+from genad.data.samples import Batch, Samples
 from genad.data.series import Series
 from genad.data.table import Table
-from genad.errors import CalibrationWarning, InputError
+from genad.errors import InputError
 from genad.nn import Backbone
 from genad.nn.backbone import KINDS as BACKBONES
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-Floats = NDArray[np.float64]
-Want = Literal["score", "map", "restored"]
-
-# Rows are run in blocks padded to a multiple of this, so that matrix products take the same path for every
-# row and a score does not depend on which other rows were in the call.
-_ALIGN = 16
-# Numbers in a block: large enough to keep the device busy, small enough to stay in the processor's cache.
-_BLOCK = 2**18
-# Held-out samples whose residuals give the bounds of explanations.
-_BOUND_SAMPLES = 2000
-
-
-@dataclass
-class Inference:
-    """What one pass over a batch gives.
-
-    Attributes
-    ----------
-    score : Tensor of shape (B,), or (B, T) for one score a step
-        Higher is more anomalous.
-    map : Tensor of the batch's shape, or None
-        Where the score comes from.
-    restored : Tensor of the batch's shape, or None
-        Nearest normal samples.
-    """
-
-    score: Tensor
-    map: Tensor | None = None
-    restored: Tensor | None = None
-
-
-@dataclass
-class Answer:
-    """Scores, maps and restored values of all units, as arrays on the standardised scale."""
-
-    scores: Floats
-    maps: NDArray[np.float32] | None = None
-    restored: NDArray[np.float32] | None = None
-
 
 @dataclass(eq=False, repr=False)
-class Detector(OutlierMixin, BaseEstimator):
+class Detector(HeldOut, OutlierMixin, BaseEstimator):
     """Base of every detector: learn what is normal, score what is not.
 
     A method is a dataclass of its hyper-parameters that fills in a few hooks: :meth:`build` makes the network,
@@ -160,9 +120,6 @@ class Detector(OutlierMixin, BaseEstimator):
 
     def finish(self, net: Any, samples: Samples) -> None:
         """Compute what has a closed form once the gradient is done, from all training samples."""
-
-    def absorb(self, net: Any, samples: Samples) -> None:
-        """Take in the held-out samples too, if the model can score a sample as if unseen (``Batch.known``)."""
 
     def score(self, net: Any, batch: Batch) -> Tensor:
         """Return the anomaly score of each sample, (B,), or of each step of a window, (B, T)."""
@@ -469,118 +426,3 @@ class Detector(OutlierMixin, BaseEstimator):
 
     def _units(self, samples: Samples) -> int:
         return len(samples)
-
-    def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
-        train, held = split_rows(labels.normal, self.holdout, self.seed_)
-        if len(held) == 0:
-            held = train
-            self._warn_shared(len(train))
-        place = self._device
-        return (
-            Subset(samples, torch.from_numpy(train).to(place)),
-            Subset(samples, torch.from_numpy(held).to(place)),
-        )
-
-    def _warn_shared(self, n: int) -> None:
-        import warnings
-
-        warnings.warn(
-            f"calibration: only {n} normal samples, too few to keep some apart; the threshold is set on the samples "
-            "trained on, so its promise does not hold. Give more data, or call calibrate() with fresh normals.",
-            CalibrationWarning,
-            stacklevel=4,
-        )
-
-    def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
-        wants: tuple[Want, ...] = ("restored",)
-        few = (
-            held
-            if len(held) <= _BOUND_SAMPLES
-            else Subset(held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long())
-        )
-        with self._scoring():
-            self.absorb(self.net_, held)
-        self.bounds_ = self._residual_bounds(few, self._run(few, *wants, known=True))
-        every = self._answer(samples).scores if labels.any_anomaly else None
-        self._set_calibration(self._run(held, known=True).scores, labels, every)
-
-    def _residual_bounds(self, held: Samples, answer: Answer) -> Floats:
-        """Return the 99 % quantile of |observed - restored| along the channel axis of held-out samples."""
-        batch = held.batch(torch.arange(len(held), device=self._device))
-        residual = np.abs(batch.x.cpu().numpy() - answer.restored)
-        if batch.mask is not None:
-            residual[~batch.mask.cpu().numpy()] = np.nan
-        axis = 1 + KINDS[self.adapter_.kind].channel_axis
-        flat = np.moveaxis(residual, axis, 0).reshape(residual.shape[axis], -1)
-        known = ~np.isnan(flat).all(axis=1)
-        bounds = np.full(len(flat), np.nan)
-        bounds[known] = np.nanquantile(flat[known], 0.99, axis=1, method="higher")
-        return bounds
-
-    def _set_calibration(self, held: Floats, labels: Labels, every: Floats | None) -> None:
-        rule = self.threshold or Conformal()
-        scores, known = held, None
-        if every is not None and labels.any_anomaly:
-            anomalous = every[labels.anomalous]
-            scores = np.concatenate([held, anomalous])
-            known = np.concatenate([np.zeros(len(held), int), np.ones(len(anomalous), int)])
-        unit = KINDS[self.adapter_.kind].unit
-        self.calibration_scores_ = np.sort(held)
-        needs = getattr(rule, "needs_labels", False)
-        fitted = rule.fit(scores, known, unit=unit) if needs else rule.fit(held, unit=unit)
-        self.threshold_: FittedThreshold = fitted
-        self.offset_ = -self.threshold_.value
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        rows = _BLOCK // max(1, int(np.prod(shape)))
-        return int(np.clip(rows // _ALIGN * _ALIGN, _ALIGN, 2048)) * (1 if self._device.type == "cpu" else 16)
-
-    def _scoring(self) -> Any:
-        return torch.enable_grad() if self.grad_at_score else torch.inference_mode()
-
-    def _blocks(self, samples: Samples, want: frozenset[Want], *, known: bool = False) -> Any:
-        """Yield (slice, Inference) over all samples, each block padded to an aligned size by repeating its last row."""
-        for where, batch in iterate(samples, self._block(samples.shape)):
-            n = len(batch)
-            short = -n % _ALIGN
-            if short:
-                last = torch.cat([torch.arange(n), torch.full((short,), n - 1)]).to(self._device)
-                mask = None if batch.mask is None else batch.mask.index_select(0, last)
-                batch = Batch(batch.x.index_select(0, last), mask)
-            batch.known = known
-            with self._scoring():
-                yield where, self.infer(self.net_, batch, want)
-
-    def _answer(self, samples: Samples, *want: Want) -> Answer:
-        """Return :meth:`_run` with a finite score for every unit."""
-        return self._run(samples, *want)
-
-    def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
-        """Compute what is wanted of every unit, block by block; ``known`` as in :class:`Batch`."""
-        n, shape = len(samples), samples.shape
-        answer = Answer(np.empty(n))
-        if "map" in want:
-            answer.maps = np.empty((n, *shape), np.float32)
-        if "restored" in want:
-            answer.restored = np.empty((n, *shape), np.float32)
-        for where, out in self._blocks(samples, frozenset(want), known=known):
-            size = where.stop - where.start
-            answer.scores[where] = _array(out.score[:size])
-            if answer.maps is not None:
-                answer.maps[where] = _array(out.map[:size])
-            if answer.restored is not None:
-                answer.restored[where] = _array(out.restored[:size])
-        return answer
-
-
-def _array(values: Tensor) -> NDArray[Any]:
-    return values.detach().cpu().numpy()
-
-
-def is_fitted(detector: Detector) -> bool:
-    """Say whether a detector has been fitted."""
-    try:
-        check_is_fitted(detector)
-    except NotFittedError:
-        return False
-    return True

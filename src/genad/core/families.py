@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from genad.core.detector import Detector, Inference, Want
+from genad.core.detector import Detector
+from genad.core.inference import Inference, Want
 from genad.core.runtime import isolated_rng
 from genad.data.samples import Batch, Samples, everything, iterate
 from genad.errors import InputError

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from genad.core.calibration import FittedThreshold, benjamini_hochberg
 from genad.core.detections import Detections
-from genad.core.detector import Detector, Floats
+from genad.core.detector import Detector
+from genad.core.inference import Floats
 from genad.core.registry import Card, Family, register
 from genad.data.adapters import Loaded
 from genad.data.io import read_table

@@ -18,7 +18,8 @@ from genad.core.calibration import (
     StreamRule,
     stream_from_dict,
 )
-from genad.core.detector import Detector, Floats
+from genad.core.detector import Detector
+from genad.core.inference import Floats
 from genad.core.splits import MAX_HELD_OUT, Labels
 from genad.data.samples import Batch, Samples, Subset, iterate
 from genad.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genad.core.detector import Answer, Want
+from genad.core.inference import Answer, Want
 from genad.core.windows import SeriesDetector
 from genad.data.samples import Samples, Subset, WindowSamples
 from genad.errors import InputError

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genad.core.detector import Detector, Inference, Want
+from genad.core.detector import Detector
+from genad.core.inference import Inference, Want
 from genad.core.registry import Card, Family, register
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch, Samples, everything

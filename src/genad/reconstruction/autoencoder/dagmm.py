@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genad.core.detector import Detector, Inference, Want
+from genad.core.detector import Detector
 from genad.core.families import EncodeMixin
+from genad.core.inference import Inference, Want
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import DENSE

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genad.core.detector import Inference, Want
+from genad.core.inference import Inference, Want
 from genad.core.registry import Card, Family, register
 from genad.core.stream import StreamDetector
 from genad.core.training import Training

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genad.core.detector import Inference, Want
 from genad.core.families import ReconstructionDetector
+from genad.core.inference import Inference, Want
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import Kind

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from genad.core.detector import Inference, Want
+from genad.core.inference import Inference, Want
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import Kind

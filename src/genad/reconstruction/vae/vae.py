@@ -12,8 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from genad.core.detector import Detector, Inference, Want
+from genad.core.detector import Detector
 from genad.core.families import EncodeMixin, SampleMixin
+from genad.core.inference import Inference, Want
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import DENSE

@@ -1,0 +1,90 @@
+"""What a detector keeps away from the gradient: the split, the bounds, the threshold and the p-values."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from genad.core.calibration import Conformal, FittedThreshold, Threshold
+from genad.core.inference import Answer, BlockRunner, Floats
+from genad.core.splits import Labels, split_rows
+from genad.data.adapters import Adapter
+from genad.data.kinds import KINDS
+from genad.data.samples import Samples, Subset
+from genad.errors import CalibrationWarning
+
+# Held-out samples whose residuals give the bounds of explanations.
+_BOUND_SAMPLES = 2000
+
+
+class HeldOut(BlockRunner):
+    """Splits off a part of the training samples and calibrates on it; a part of every detector."""
+
+    adapter_: Adapter
+    threshold: Threshold | None
+    holdout: float
+    seed_: int
+
+    def absorb(self, net: Any, samples: Samples) -> None:
+        """Take in the held-out samples too, if the model can score a sample as if unseen (``Batch.known``)."""
+
+    def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
+        train, held = split_rows(labels.normal, self.holdout, self.seed_)
+        if len(held) == 0:
+            held = train
+            self._warn_shared(len(train))
+        place = self._device
+        return (
+            Subset(samples, torch.from_numpy(train).to(place)),
+            Subset(samples, torch.from_numpy(held).to(place)),
+        )
+
+    def _warn_shared(self, n: int) -> None:
+        warnings.warn(
+            f"calibration: only {n} normal samples, too few to keep some apart; the threshold is set on the samples "
+            "trained on, so its promise does not hold. Give more data, or call calibrate() with fresh normals.",
+            CalibrationWarning,
+            stacklevel=4,
+        )
+
+    def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
+        few = (
+            held
+            if len(held) <= _BOUND_SAMPLES
+            else Subset(held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long())
+        )
+        with self._scoring():
+            self.absorb(self.net_, held)
+        self.bounds_ = self._residual_bounds(few, self._run(few, "restored", known=True))
+        every = self._answer(samples).scores if labels.any_anomaly else None
+        self._set_calibration(self._run(held, known=True).scores, labels, every)
+
+    def _residual_bounds(self, held: Samples, answer: Answer) -> Floats:
+        """Return the 99 % quantile of |observed - restored| along the channel axis of held-out samples."""
+        batch = held.batch(torch.arange(len(held), device=self._device))
+        residual = np.abs(batch.x.cpu().numpy() - answer.restored)
+        if batch.mask is not None:
+            residual[~batch.mask.cpu().numpy()] = np.nan
+        axis = 1 + KINDS[self.adapter_.kind].channel_axis
+        flat = np.moveaxis(residual, axis, 0).reshape(residual.shape[axis], -1)
+        known = ~np.isnan(flat).all(axis=1)
+        bounds = np.full(len(flat), np.nan)
+        bounds[known] = np.nanquantile(flat[known], 0.99, axis=1, method="higher")
+        return bounds
+
+    def _set_calibration(self, held: Floats, labels: Labels, every: Floats | None) -> None:
+        rule = self.threshold or Conformal()
+        scores, known = held, None
+        if every is not None and labels.any_anomaly:
+            anomalous = every[labels.anomalous]
+            scores = np.concatenate([held, anomalous])
+            known = np.concatenate([np.zeros(len(held), int), np.ones(len(anomalous), int)])
+        unit = KINDS[self.adapter_.kind].unit
+        self.calibration_scores_ = np.sort(held)
+        needs = getattr(rule, "needs_labels", False)
+        fitted = rule.fit(scores, known, unit=unit) if needs else rule.fit(held, unit=unit)
+        self.threshold_: FittedThreshold = fitted
+        self.offset_ = -self.threshold_.value

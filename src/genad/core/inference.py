@@ -1,0 +1,114 @@
+"""One pass over samples, block by block: a score never depends on the other rows of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from genad.data.samples import Batch, Samples, iterate
+
+Floats = NDArray[np.float64]
+Want = Literal["score", "map", "restored"]
+
+# Rows are run in blocks padded to a multiple of this, so that matrix products take the same path for every
+# row and a score does not depend on which other rows were in the call.
+_ALIGN = 16
+# Numbers in a block: large enough to keep the device busy, small enough to stay in the processor's cache.
+_BLOCK = 2**18
+
+
+@dataclass
+class Inference:
+    """What one pass over a batch gives.
+
+    Attributes
+    ----------
+    score : Tensor of shape (B,), or (B, T) for one score a step
+        Higher is more anomalous.
+    map : Tensor of the batch's shape, or None
+        Where the score comes from.
+    restored : Tensor of the batch's shape, or None
+        Nearest normal samples.
+    """
+
+    score: Tensor
+    map: Tensor | None = None
+    restored: Tensor | None = None
+
+
+@dataclass
+class Answer:
+    """Scores, maps and restored values of all units, as arrays on the standardised scale."""
+
+    scores: Floats
+    maps: NDArray[np.float32] | None = None
+    restored: NDArray[np.float32] | None = None
+
+
+class BlockRunner:
+    """Runs a fitted network over samples in aligned blocks; a part of every detector."""
+
+    net_: nn.Module
+    grad_at_score: ClassVar[bool]
+
+    @property
+    def _device(self) -> torch.device:
+        raise NotImplementedError
+
+    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
+        """Compute what is wanted of a batch."""
+        raise NotImplementedError
+
+    def _block(self, shape: tuple[int, ...]) -> int:
+        rows = _BLOCK // max(1, int(np.prod(shape)))
+        return int(np.clip(rows // _ALIGN * _ALIGN, _ALIGN, 2048)) * (1 if self._device.type == "cpu" else 16)
+
+    def _scoring(self) -> AbstractContextManager[Any]:
+        return torch.enable_grad() if self.grad_at_score else torch.inference_mode()
+
+    def _blocks(
+        self, samples: Samples, want: frozenset[Want], *, known: bool = False
+    ) -> Iterator[tuple[slice, Inference]]:
+        """Yield (slice, Inference) over all samples, each block padded to an aligned size by repeating its last row."""
+        for where, batch in iterate(samples, self._block(samples.shape)):
+            n = len(batch)
+            short = -n % _ALIGN
+            if short:
+                last = torch.cat([torch.arange(n), torch.full((short,), n - 1)]).to(self._device)
+                mask = None if batch.mask is None else batch.mask.index_select(0, last)
+                batch = Batch(batch.x.index_select(0, last), mask)
+            batch.known = known
+            with self._scoring():
+                yield where, self.infer(self.net_, batch, want)
+
+    def _answer(self, samples: Samples, *want: Want) -> Answer:
+        """Return :meth:`_run` with a finite score for every unit."""
+        return self._run(samples, *want)
+
+    def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
+        """Compute what is wanted of every unit, block by block; ``known`` as in :class:`Batch`."""
+        n, shape = len(samples), samples.shape
+        answer = Answer(np.empty(n))
+        if "map" in want:
+            answer.maps = np.empty((n, *shape), np.float32)
+        if "restored" in want:
+            answer.restored = np.empty((n, *shape), np.float32)
+        for where, out in self._blocks(samples, frozenset(want), known=known):
+            size = where.stop - where.start
+            answer.scores[where] = _array(out.score[:size])
+            if answer.maps is not None and out.map is not None:
+                answer.maps[where] = _array(out.map[:size])
+            if answer.restored is not None and out.restored is not None:
+                answer.restored[where] = _array(out.restored[:size])
+        return answer
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    return values.detach().cpu().numpy()
