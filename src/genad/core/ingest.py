@@ -47,7 +47,7 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
     if isinstance(X, Series):
         name = type(detector).__name__
         raise InputError(f"X: a series was given to {name}, which takes single samples; use Windowed({name}()).")
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(X, "toarray"):  # a sparse matrix may be a dictionary
         X = as_table(X)
     if isinstance(X, Table):
         _count_features(detector, len(X.names), reset=reset)
