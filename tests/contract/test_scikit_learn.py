@@ -23,22 +23,6 @@ INSIDE = {
 }
 LEFT_OUT = {"grouped"}
 
-_HOOK = "score(net, batch) is a method's hook; scikit-learn takes it for its own optional score(X, y)"
-EXPECTED = {
-    "check_fit_score_takes_y": _HOOK,
-    "check_n_features_in_after_fitting": _HOOK,
-    "check_pipeline_consistency": _HOOK,
-}
-
-
-# A memory finds the rows it was fitted on at distance 0, as LocalOutlierFactor(novelty=True) does, and flags none.
-REMEMBERS = {"nearest_memory", "table_committee"}
-_ZERO = dict.fromkeys(("check_outliers_train", "check_outliers_fit_predict"), "it remembers the rows of fit")
-
-
-def expected(estimator):
-    return EXPECTED | (_ZERO if estimator.name in REMEMBERS else {})
-
 
 def estimators():
     for name, cls in registered().items():
@@ -50,7 +34,7 @@ def estimators():
 
 
 @pytest.mark.filterwarnings("ignore::genad.errors.GenadWarning")
-@parametrize_with_checks(list(estimators()), expected_failed_checks=expected)
+@parametrize_with_checks(list(estimators()))
 def test_scikit_learn_check(estimator, check):
     with warnings.catch_warnings():
         # Checks fit on a handful of rows, some of them constant, which genad remarks on.

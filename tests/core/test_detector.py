@@ -42,7 +42,7 @@ class Norm(Detector):
     def finish(self, net, samples):
         net.seen = torch.tensor(float(len(samples)))
 
-    def score(self, net, batch):
+    def score_batch(self, net, batch):
         return batch.sample_mean(batch.x.square()).sqrt()
 
     def error_map(self, net, batch):
@@ -110,9 +110,9 @@ def test_blocks_of_any_length_are_padded_and_cut(n):
     sizes = []
 
     class Watching(Norm):
-        def score(self, net, batch):
+        def score_batch(self, net, batch):
             sizes.append(len(batch))
-            return super().score(net, batch)
+            return super().score_batch(net, batch)
 
     watching = Watching(threshold=Conformal(alpha=0.1)).fit(data())
     sizes.clear()
@@ -220,7 +220,7 @@ def test_calibrate_leaves_labelled_anomalies_out():
 
 def test_the_base_has_no_answers_of_its_own():
     base = Detector()
-    for hook in ("build", "loss", "score", "error_map", "reconstruct"):
+    for hook in ("build", "loss", "score_batch", "error_map", "reconstruct"):
         with pytest.raises(NotImplementedError):
             getattr(base, hook)(*[None] * (1 if hook == "build" else 2))
 

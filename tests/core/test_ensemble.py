@@ -44,7 +44,7 @@ def test_scores_combine_the_members(inner, combine, how):
     z = ensemble._ingest(X, reset=False).samples.batch(torch.arange(len(X)))
     member = ensemble.detector_
     with torch.inference_mode():
-        scores = np.stack([member.score(net, z).numpy() for net in ensemble.net_.nets()])
+        scores = np.stack([member.score_batch(net, z).numpy() for net in ensemble.net_.nets()])
         maps = np.stack([member.error_map(net, z).numpy() for net in ensemble.net_.nets()])
         restored = np.stack([member.reconstruct(net, z).numpy() for net in ensemble.net_.nets()])
     assert np.ptp(scores, axis=0).min() > 0

@@ -36,7 +36,7 @@ class Told(SeriesDetector):
     def phases(self, net):
         return []
 
-    def score(self, net, batch):
+    def score_batch(self, net, batch):
         if self.rule == "constant":
             return torch.full((len(batch),), 2.5)
         if self.rule == "first":
@@ -233,7 +233,7 @@ def test_windowed_folds_what_its_detector_says_of_each_window():
     windows = detector._ingest(X, reset=False).samples
     batch = windows.batch(torch.arange(len(windows)))
     with torch.inference_mode():
-        scores = detector.detector_.score(detector.net_, batch).numpy().astype(float)
+        scores = detector.detector_.score_batch(detector.net_, batch).numpy().astype(float)
     total, count = np.zeros(len(X)), np.zeros(len(X))
     for start, score in enumerate(scores):
         total[start : start + 8] += score

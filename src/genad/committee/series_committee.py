@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genad.core.inference import Answer, Floats, Want
+from genad.core.parameters import check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.splits import Labels
 from genad.core.training import Training, TrainingReport
@@ -64,13 +65,9 @@ class SeriesCommittee(SeriesDetector):
     member's score is standardised on the held-out end of the training series, and the three are joined by a soft
     maximum, ``2 log sum exp(z / 2)``. Nothing is chosen with labels.
 
-    When to use
-    -----------
-    Any series, when nothing better is known about it. FIGURES
+    **When to use.** Any series, when nothing better is known about it. FIGURES
 
-    When it fails
-    -------------
-    Series whose normal level drifts away from the training part; context that reaches back further than a window;
+    **When it fails.** Series whose normal level drifts away from the training part; context that reaches back further than a window;
     anomalies of which the training part is full.
 
     Parameters
@@ -102,6 +99,10 @@ class SeriesCommittee(SeriesDetector):
     shape_window: int = 32
 
     default_window: ClassVar[int] = 64
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_whole(self, "shape_window", low=2)
 
     def _prepare(self) -> None:
         denoiser = DenoisingAutoencoder(

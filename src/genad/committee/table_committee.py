@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from genad.core.committee import CommitteeBase
 from genad.core.detector import Detector
 from genad.core.ensemble import Ensemble
+from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import DENSE
 from genad.density.implicit.nearest_memory import NearestMemory
-from genad.errors import InputError
 from genad.reconstruction.autoencoder.autoencoder import DenoisingAutoencoder
 
 
@@ -35,13 +35,9 @@ class TableCommittee(CommitteeBase):
     every normal case it has met. Each score becomes the negative logarithm of the share of training rows that score
     higher, and these are averaged, the memory counting three times. Nothing here is chosen with labels.
 
-    When to use
-    -----------
-    Any table, when nothing better is known about it. FIGURES
+    **When to use.** Any table, when nothing better is known about it. FIGURES
 
-    When it fails
-    -------------
-    Tables of very many irrelevant features; anomalies that are frequent in the training data; more than about a
+    **When it fails.** Tables of very many irrelevant features; anomalies that are frequent in the training data; more than about a
     million rows to score in a hurry, because every row is compared with the memory.
 
     Parameters
@@ -68,8 +64,8 @@ class TableCommittee(CommitteeBase):
     weight: float = 3.0
 
     def _check_parameters(self) -> None:
-        if not self.weight > 0:
-            raise InputError(f"weight: {self.weight!r} was given; it must be above 0.")
+        check_whole(self, "denoisers", "memory")
+        check_number(self, "weight", "(0, inf)")
         super()._check_parameters()
 
     def seats(self) -> list[tuple[Detector, float]]:

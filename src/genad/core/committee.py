@@ -126,7 +126,7 @@ class CommitteeBase(Detector):
         for member, part, tail in zip(self.members_, net.members, net.tails, strict=True):
             report = member.optimise(part, samples)
             with member._scoring():  # noqa: SLF001 - a committee speaks for its members
-                tail.fit(member.score(part, reference).detach())
+                tail.fit(member.score_batch(part, reference).detach())
             whole.updates += report.updates
             whole.planned += report.planned
             whole.seconds += report.seconds
@@ -156,7 +156,7 @@ class CommitteeBase(Detector):
             restored = out.restored if k == 0 else restored
         return Inference(total, places, restored)
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the mean -log tail share, in nats."""
         return self.infer(net, batch, frozenset()).score
 
@@ -178,6 +178,11 @@ class Committee(CommitteeBase):
 
     A member's score is turned into the negative logarithm of the share of training samples that score higher, with
     an exponential tail beyond them; these are averaged. No labels are used.
+
+    **When to use.** Members fail on different data and it is not known beforehand which will.
+
+    **When it fails.** A member that is no better than chance drags the others down: an average has no veto. It costs
+    as much as its members together.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
     """Base of every detector: learn what is normal, score what is not.
 
     A method is a dataclass of its hyper-parameters that fills in a few hooks: :meth:`build` makes the network,
-    :meth:`loss` (or :meth:`phases`) says what training minimises, :meth:`score`, :meth:`error_map` and
+    :meth:`loss` (or :meth:`phases`) says what training minimises, :meth:`score_batch`, :meth:`error_map` and
     :meth:`reconstruct` read the trained network. Everything else is here, once.
 
     Parameters
@@ -121,7 +121,7 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
     def finish(self, net: Any, samples: Samples) -> None:
         """Compute what has a closed form once the gradient is done, from all training samples."""
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the anomaly score of each sample, (B,), or of each step of a window, (B, T)."""
         raise NotImplementedError
 
@@ -136,7 +136,7 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Compute what is wanted of a batch; families override it to share work between the parts."""
         return Inference(
-            self.score(net, batch),
+            self.score_batch(net, batch),
             self.error_map(net, batch) if "map" in want else None,
             self.reconstruct(net, batch) if "restored" in want else None,
         )

@@ -53,7 +53,7 @@ class Ensemble(Detector):
     --------
     >>> import numpy as np
     >>> from genad import Autoencoder, Ensemble, Training
-    >>> X = np.random.default_rng(0).normal(size=(200, 4))
+    >>> X = np.random.default_rng(0).normal(size=(600, 4))
     >>> ensemble = Ensemble(Autoencoder(training=Training(updates=30)), n=4).fit(X)
     >>> bool(ensemble.anomaly_score([[9.0, 9, 9, 9]]) > ensemble.anomaly_score([[0.0, 0, 0, 0]]))
     True
@@ -137,9 +137,9 @@ class Ensemble(Detector):
             return values.median(0).values
         return values.amax(0) if self.combine == "max" else values.mean(0)
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Combine the members' scores."""
-        return self._combined(net, self.detector_.score, batch)
+        return self._combined(net, self.detector_.score_batch, batch)
 
     def error_map(self, net: Any, batch: Batch) -> Tensor:
         """Combine the members' maps."""

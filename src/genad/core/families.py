@@ -31,25 +31,23 @@ class ReconstructionDetector(Detector):
         """Return the reconstruction of a batch."""
         return net(batch.x)
 
-    def residual_score(self, net: Any, batch: Batch, squared: Tensor) -> Tensor:  # noqa: ARG002 - for overriding
-        """Turn squared residuals, in the batch's shape and 0 where missing, into scores."""
-        return batch.sample_mean(squared).sqrt()
+    def residual_score(self, net: Any, batch: Batch, residual: Tensor) -> Tensor:  # noqa: ARG002 - for overriding
+        """Turn residuals, in the batch's shape and 0 where missing, into scores."""
+        if batch.mask is not None:
+            return batch.sample_mean(residual.square()).sqrt()
+        return torch.linalg.vector_norm(residual.flatten(1), dim=1) / residual[0].numel() ** 0.5
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Compute score, map and restored sample from one reconstruction."""
         restored = self.reconstruct(net, batch)
-        if not want and batch.mask is None and type(self).residual_score is ReconstructionDetector.residual_score:
-            # The plain score of whole samples has a kernel of its own.
-            flat = (batch.x - restored).flatten(1)
-            return Inference(torch.linalg.vector_norm(flat, dim=1) / flat.shape[1] ** 0.5)
-        squared = batch.keep_observed((batch.x - restored).square())
+        residual = batch.keep_observed(batch.x - restored)
         return Inference(
-            self.residual_score(net, batch, squared),
-            squared if "map" in want else None,
+            self.residual_score(net, batch, residual),
+            residual.square() if "map" in want else None,
             restored if "restored" in want else None,
         )
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the score of each sample."""
         return self.infer(net, batch, frozenset()).score
 
@@ -97,9 +95,9 @@ class DensityDetector(Detector):
     def finish(self, net: Any, samples: Samples) -> None:
         """Note the typical score of the training samples."""
         few = everything(samples, torch.device(self.device_), 2000)
-        net.typical_score = self.score(net, few).median()
+        net.typical_score = self.score_batch(net, few).median()
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the negative log-density; missing values stand at the training mean."""
         with torch.no_grad():
             return -self.log_density(net, batch.x)
@@ -112,7 +110,7 @@ class DensityDetector(Detector):
         """
         typical = net.typical_score
         current, best = batch.x.clone(), batch.x.clone()
-        lowest = self.score(net, batch)
+        lowest = self.score_batch(net, batch)
         moving = lowest > typical
         rate = self.restore_rate
         moment = torch.zeros_like(current)
@@ -125,7 +123,7 @@ class DensityDetector(Detector):
             size = moment.flatten(1).abs().amax(1).clamp_min(1e-12).view_as(scale)
             shrink = 1.0 - step / self.restore_steps
             current = current + rate * scale * shrink * moment / size
-            score = self.score(net, Batch(current))
+            score = self.score_batch(net, Batch(current))
             better = (score < lowest) & moving
             lowest = torch.where(better, score, lowest)
             best = torch.where(better.view_as(scale), current, best)
@@ -134,12 +132,12 @@ class DensityDetector(Detector):
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Compute the score, and the restoration once for both the map and the restored sample."""
-        score = self.score(net, batch)
+        score = self.score_batch(net, batch)
         if not want:
             return Inference(score)
         restored = self.reconstruct(net, batch)
         moved = batch.keep_observed((batch.x - restored).square())
-        gain = (score - self.score(net, Batch(restored))).clamp_min(0.0)
+        gain = (score - self.score_batch(net, Batch(restored))).clamp_min(0.0)
         total = moved.flatten(1).sum(1).clamp_min(1e-12)
         share = moved * (gain / total).view(-1, *[1] * (moved.ndim - 1))
         return Inference(score, share, restored)

@@ -62,7 +62,7 @@ class Grouped(Detector):
     >>> import numpy as np
     >>> from genad import Autoencoder, Grouped, Training
     >>> rng = np.random.default_rng(0)
-    >>> table = {"site": ["a"] * 300 + ["b"] * 300, "load": np.r_[rng.normal(0, 1, 300), rng.normal(50, 9, 300)]}
+    >>> table = {"site": ["a"] * 600 + ["b"] * 600, "load": np.r_[rng.normal(0, 1, 600), rng.normal(50, 9, 600)]}
     >>> detector = Grouped(Autoencoder(training=Training(updates=20)), by="site").fit(table)
     >>> sorted(detector.detectors_)
     ['a', 'b']

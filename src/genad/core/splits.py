@@ -64,7 +64,9 @@ def read_labels(y: Any, n: int) -> Labels:
         return Labels(np.full(n, -1, np.int64))
     labels = Labels(values.astype(np.int64))
     if not labels.normal.any():
-        raise InputError("y: every unit is labelled anomalous (1), so there is one class only; a detector learns from normal units, labelled 0.")
+        raise InputError(
+            "y: every unit is labelled anomalous (1), so there is one class only; a detector learns from normal units, labelled 0."
+        )
     return labels
 
 

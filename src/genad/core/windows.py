@@ -267,6 +267,6 @@ class Windowed(SeriesDetector):
         assert out.map is not None  # noqa: S101 - asked for
         return Inference(out.map.flatten(2).mean(2), out.map, out.restored)
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Score windows."""
         return self.infer(net, batch, frozenset()).score

@@ -18,6 +18,9 @@ from genad.errors import InputError
 
 Array = NDArray[Any]
 
+#: Standardised values are held within this, so that their squares stay finite in float32.
+EXTREME = 1e15
+
 
 @dataclass
 class Loaded:
@@ -235,6 +238,7 @@ class DenseAdapter(Adapter):
                 f"X: samples of shape {tuple(X.shape[1:])} were given; the detector was fitted on {self.shape}."
             )
         z = ((X - self._along(self.mean)) / self._along(self.scale)).astype(np.float32)
+        np.clip(z, -EXTREME, EXTREME, out=z)
         missing = np.isnan(z)
         mask = None
         if missing.any():

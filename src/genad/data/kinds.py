@@ -47,7 +47,7 @@ KINDS: dict[Kind, KindFacts] = {
 }
 
 #: The kinds whose samples are dense arrays; a method independent of the data works on all of them.
-DENSE: tuple[Kind, ...] = tuple(KINDS)
+DENSE: tuple[Kind, ...] = (Kind.TABLE, Kind.WINDOW, Kind.IMAGE, Kind.VIDEO)
 
 _BY_RANK = {1: Kind.TABLE, 2: Kind.WINDOW, 3: Kind.IMAGE, 4: Kind.VIDEO}
 

@@ -165,7 +165,7 @@ def test_restore_climbs_to_the_typical_density_and_leaves_typical_samples():
 def test_noise_is_for_training_only():
     detector = create("flow", training=QUICK).fit(moons())
     batch = Batch(torch.zeros(3, 2))
-    assert torch.equal(detector.score(detector.net_, batch), detector.score(detector.net_, batch))
+    assert torch.equal(detector.score_batch(detector.net_, batch), detector.score_batch(detector.net_, batch))
 
 
 def test_early_stopping_is_on():

@@ -68,7 +68,7 @@ def test_categorical_score_is_the_expected_bin_of_logits(normal):
     # Raw logits, which cross-entropy normalises once; probabilities would add up to one.
     assert not torch.allclose(logits.sum(1), torch.ones(8), atol=0.1)
     expected = logits.double().softmax(1) @ torch.arange(7.0, dtype=torch.float64)
-    assert torch.allclose(detector.score(net, Batch(z)), expected)
+    assert torch.allclose(detector.score_batch(net, Batch(z)), expected)
     assert (expected >= 0).all()
     assert (expected <= 6).all()
 
@@ -148,7 +148,7 @@ def test_missing_values_leave_the_trained_scores_to_the_rest(normal):
     net = detector.net_
     residual = (x - net.project(x)).square()
     expected = detector.expected_time(net, torch.stack([residual[0].mean(), residual[1, 1:].mean()]))
-    assert torch.allclose(detector.score(net, Batch(x, mask)), expected)
+    assert torch.allclose(detector.score_batch(net, Batch(x, mask)), expected)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

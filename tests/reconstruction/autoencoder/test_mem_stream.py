@@ -43,7 +43,7 @@ def by_the_book(detector, X):
 
 
 @pytest.mark.filterwarnings("ignore:constant columns")
-@pytest.mark.parametrize("params", [{}, {"neighbors": 1}, {"memory": 100}, {"discount": 1.0}])
+@pytest.mark.parametrize("params", [{}, {"neighbours": 1}, {"memory": 100}, {"discount": 1.0}])
 def test_stream_equals_the_definition(params):
     X = stream_of(400, drift=4.0)
     X[:, 2] = 7.0
@@ -152,8 +152,8 @@ def test_restored_row_is_the_nearest_one_remembered(tmp_path):
     ("params", "message"),
     [
         ({"memory": 0}, "memory: 0 was given"),
-        ({"memory": 4, "neighbors": 5}, "at most memory=4"),
-        ({"neighbors": 0}, "neighbors: 0"),
+        ({"memory": 4, "neighbours": 5}, "at most memory=4"),
+        ({"neighbours": 0}, "neighbours: 0"),
         ({"discount": 0.0}, "discount: 0.0"),
         ({"beta": -1.0}, "beta: -1.0"),
         ({"noise": -0.1}, "noise: -0.1"),

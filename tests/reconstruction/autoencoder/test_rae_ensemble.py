@@ -112,7 +112,7 @@ def test_score_is_the_median_of_the_members_step_by_step():
     x = torch.randn(5, 12, 2)
     detector = RecurrentAEEnsemble(members=4)
     errors = (net(x) - x).square().mean(-1).detach().numpy()
-    got = detector.score(net, Batch(x)).detach().numpy()
+    got = detector.score_batch(net, Batch(x)).detach().numpy()
     np.testing.assert_allclose(got, np.median(errors, axis=0), rtol=1e-5)
     values = torch.tensor([[3.0], [1.0], [9.0]])
     assert middle(values).item() == 3.0
@@ -127,7 +127,7 @@ def test_missing_values_do_not_count():
     mask[:, 5, 1] = False
     batch = Batch(torch.where(mask, x, 0.0), mask)
     errors = (net(batch.x) - batch.x).square()
-    score = detector.score(net, batch)
+    score = detector.score_batch(net, batch)
     torch.testing.assert_close(score[:, 5], middle(errors[:, :, 5, 0]))
     assert (detector.error_map(net, batch)[:, 5, 1] == 0).all()
 
@@ -149,7 +149,7 @@ def test_step_thins_the_windows_and_still_covers_every_step():
     assert np.isfinite(thinned).all()
     # with windows side by side a step's score is that of the one window that holds it
     first = detector._ingest(series, reset=False).samples.batch(torch.arange(16) * 0 + 32)
-    expected = detector.score(detector.net_, first)[0].numpy()
+    expected = detector.score_batch(detector.net_, first)[0].numpy()
     np.testing.assert_allclose(thinned[32:48], expected, rtol=1e-4)
 
 

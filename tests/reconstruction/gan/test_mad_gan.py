@@ -115,7 +115,7 @@ def test_lambda_weighs_residual_and_discriminator(fitted):
     doubt = 1 - torch.sigmoid(net.discriminator(batch.x)).squeeze(-1)
     for weight, expected in ((0.0, residual), (1.0, doubt), (0.3, 0.7 * residual + 0.3 * doubt)):
         other = MADGAN(lambda_d=weight)
-        torch.testing.assert_close(other.score(net, batch), expected)
+        torch.testing.assert_close(other.score_batch(net, batch), expected)
 
 
 def test_bandwidth_is_the_median_distance_of_training_windows(fitted):

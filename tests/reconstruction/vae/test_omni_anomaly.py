@@ -103,14 +103,14 @@ def test_score_is_the_last_steps_surprise_and_missing_values_do_not_count():
     x = torch.randn(3, 8, 3)
     z, _ = net.posterior_path(x, net.noise.expand(3, -1, -1))
     expected = -gaussian_log_prob(x, *net.decode(z)).sum(-1)
-    torch.testing.assert_close(detector.score(net, Batch(x)), expected)
+    torch.testing.assert_close(detector.score_batch(net, Batch(x)), expected)
     assert OmniAnomaly.fold == "last"
     mask = torch.ones_like(x, dtype=torch.bool)
     mask[:, :, 0] = False
     gap = torch.where(mask, x, 0.0)
     z, _ = net.posterior_path(gap, net.noise.expand(3, -1, -1))
     part = -gaussian_log_prob(gap, *net.decode(z))[..., 1:].sum(-1)
-    torch.testing.assert_close(detector.score(net, Batch(gap, mask)), part * 1.5)
+    torch.testing.assert_close(detector.score_batch(net, Batch(gap, mask)), part * 1.5)
     assert (detector.error_map(net, Batch(gap, mask))[..., 0] == 0).all()
 
 

@@ -176,7 +176,7 @@ class DSEBM(DensityDetector):
         energy: Tensor = net(x)
         return -energy / self.noise**2
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the energy in nats, or the root mean squared length of its gradient."""
         if self.score_by == "energy":
             return -self.log_density(net, batch.x)

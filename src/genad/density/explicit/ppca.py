@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from genad.core.detector import Detector
 from genad.core.inference import Inference, Want
+from genad.core.parameters import check_number
 from genad.core.registry import Card, Family, register
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch, Samples, everything
-from genad.errors import InputError
 
 # More samples sharpen the axes no further, and the cost of the decomposition grows with the square.
 _MOST_SAMPLES = 4000
@@ -54,14 +54,10 @@ class PPCA(Detector):
     Inside the principal subspace a sample is measured against the variance along each axis, outside it against one
     noise variance. Both terms matter: the residual alone misses samples that lie in the subspace but far out.
 
-    When to use
-    -----------
-    Windows of series whose channels move together, spectra, and any data that a linear model fits; it has no
+    **When to use.** Windows of series whose channels move together, spectra, and any data that a linear model fits; it has no
     training to speak of. It is one of the three members of the default series detector.
 
-    When it fails
-    -------------
-    Several clusters, curved manifolds, or heavy tails: one Gaussian cannot follow them. Missing values stand at the
+    **When it fails.** Several clusters, curved manifolds, or heavy tails: one Gaussian cannot follow them. Missing values stand at the
     training mean.
 
     Parameters
@@ -79,7 +75,7 @@ class PPCA(Detector):
     >>> X = np.hstack([z, 2 * z]) + 0.1 * rng.normal(size=(600, 2))
     >>> detector = PPCA(keep=0.9).fit(X)
     >>> detector.anomaly_score([[1.0, 2.0], [1.0, -2.0]]).round().tolist()
-    [1.0, 206.0]
+    [1.0, 156.0]
 
     References
     ----------
@@ -93,10 +89,8 @@ class PPCA(Detector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if not 0 < self.keep < 1:
-            raise InputError(f"keep: {self.keep!r} was given; it must lie between 0 and 1.")
-        if not self.floor > 0:
-            raise InputError(f"floor: {self.floor!r} was given; it must be above 0.")
+        check_number(self, "keep", "(0, 1)")
+        check_number(self, "floor", "(0, inf)")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make a model of nothing yet."""
@@ -145,6 +139,6 @@ class PPCA(Detector):
         parts = batch.keep_observed(parts.clamp_min(0).view_as(batch.x))
         return Inference(score, parts, restored)
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the squared Mahalanobis distance, per value."""
         return self.infer(net, batch, frozenset()).score

@@ -193,7 +193,7 @@ class DAGMM(EncodeMixin, Detector):
     def _energy(self, net: Any, z: Tensor) -> Tensor:
         return mixture_energy(z, net.phi, net.mu, net.sigma, self.eps)
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the energy of each sample."""
         with torch.no_grad():
             return self._energy(net, net.represent(batch)[0])
@@ -215,7 +215,7 @@ class DAGMM(EncodeMixin, Detector):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Compute what is wanted, the gradient only for the map."""
         return Inference(
-            self.score(net, batch),
+            self.score_batch(net, batch),
             self.error_map(net, batch) if "map" in want else None,
             self.reconstruct(net, batch) if "restored" in want else None,
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genad.core.inference import Inference, Want
+from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.stream import StreamDetector
 from genad.core.training import Training
@@ -191,20 +192,15 @@ class MemStream(StreamDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name, low, high in (("memory", 1, None), ("neighbours", 1, self.memory)):
-            value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if not whole or value < low or (high is not None and value > high):
-                most = "" if high is None else f" and at most memory={high}"
-                raise InputError(f"{name}: {value!r} was given; use a whole number of at least {low}{most}.")
-        if not 0 < self.discount <= 1:
-            raise InputError(f"discount: {self.discount!r} was given; use a number in (0, 1].")
-        if self.beta is not None and not self.beta >= 0:
+        check_whole(self, "memory", "neighbours")
+        if self.neighbours > self.memory:
             raise InputError(
-                f"beta: {self.beta!r} was given; use a score of at least 0, or None to take it from the prefix."
+                f"neighbours: {self.neighbours!r} was given; use a whole number of at most memory={self.memory}."
             )
-        if not 0 <= self.noise < np.inf:
-            raise InputError(f"noise: {self.noise!r} was given; use a number of at least 0.")
+        check_number(self, "discount", "(0, 1]")
+        check_number(self, "noise", "[0, inf)")
+        if self.beta is not None:
+            check_number(self, "beta", "[0, inf]")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the autoencoder and the empty memories."""
@@ -253,7 +249,7 @@ class MemStream(StreamDetector):
         moved = (batch.x - restored).double() * inverse
         return Inference(score, batch.keep_observed(moved.square().float()), restored)
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the discounted distance to the nearest codes in memory."""
         return self.infer(net, batch, frozenset()).score
 
@@ -272,7 +268,7 @@ class MemStream(StreamDetector):
     def stream(self, net: Any, batch: Batch) -> Tensor:
         """Score each row by the memory as the rows before it left it, then remember it."""
         if not self.update:
-            return self.score(net, batch)
+            return self.score_batch(net, batch)
         # One row at a time on small arrays: numpy has a tenth of the overhead of tensors here.
         rows = batch.x.cpu().numpy().astype(np.float64)
         observed = None if batch.mask is None else batch.mask.cpu().numpy()

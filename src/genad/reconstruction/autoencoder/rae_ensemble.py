@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from genad.core.families import ReconstructionDetector
 from genad.core.inference import Inference, Want
+from genad.core.parameters import check_choice, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch
-from genad.errors import InputError
 from genad.nn import SparseSkipRNN
 from genad.reconstruction.strided import StridedDetector
 
@@ -255,16 +254,10 @@ class RecurrentAEEnsemble(ReconstructionDetector, StridedDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name, accepted in (("framework", ("independent", "shared")), ("cell", ("rnn", "lstm"))):
-            value = getattr(self, name)
-            if value not in accepted:
-                raise InputError(f"{name}: {value!r} was given; use {' or '.join(map(repr, accepted))}.")
-        for name in ("members", "hidden"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name}: {value!r} was given; use a whole number of at least 1.")
-        if not 0 <= self.sparsity < np.inf:
-            raise InputError(f"sparsity: {self.sparsity!r} was given; use a number of at least 0.")
+        check_choice(self, "framework", ("independent", "shared"))
+        check_choice(self, "cell", ("rnn", "lstm"))
+        check_whole(self, "members", "hidden")
+        check_number(self, "sparsity", "[0, inf)")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make all members."""

@@ -155,7 +155,7 @@ class _GAAL(Detector):
         """Keep training rows to restore from."""
         net.bank = everything(samples, net.bank.device, _BANK).x.flatten(1).clone()
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return 1 - D(x), computed as sigmoid(-logit) in double precision."""
         return torch.sigmoid(-net.logit(batch.x.flatten(1)).double())
 

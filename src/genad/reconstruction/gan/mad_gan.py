@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from genad.core.inference import Inference, Want
+from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, everything
-from genad.errors import InputError
 from genad.reconstruction.strided import StridedDetector
 
 # Windows whose pairwise distances give the bandwidth of the kernel.
@@ -187,16 +186,10 @@ class MADGAN(StridedDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name in ("latent", "hidden", "g_layers", "inversion_steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name}: {value!r} was given; use a whole number of at least 1.")
-        if not 0 <= self.lambda_d <= 1:
-            raise InputError(f"lambda_d: {self.lambda_d!r} was given; use a number in [0, 1].")
-        if not 0 < self.inversion_rate < np.inf:
-            raise InputError(f"inversion_rate: {self.inversion_rate!r} was given; use a number above 0.")
-        if not 0 <= self.tolerance < 1:
-            raise InputError(f"tolerance: {self.tolerance!r} was given; use a number in [0, 1).")
+        check_whole(self, "latent", "hidden", "g_layers", "inversion_steps")
+        check_number(self, "lambda_d", "[0, 1]")
+        check_number(self, "inversion_rate", "(0, inf)")
+        check_number(self, "tolerance", "[0, 1)")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make both networks, and fix the start of the searches."""
@@ -292,7 +285,7 @@ class MADGAN(StridedDetector):
             made if "restored" in want else None,
         )
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the score of each step, (B, T)."""
         return self.infer(net, batch, frozenset()).score
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from genad.core.inference import Inference, Want
+from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.core.windows import SeriesDetector
 from genad.data.kinds import Kind
 from genad.data.samples import Batch
-from genad.errors import InputError
 from genad.nn import DiagGaussianHead, PlanarFlow, gaussian_log_prob
 from genad.nn.flow import SHIFT
 from genad.nn.gaussian import HALF_LOG_TWO_PI
@@ -259,12 +258,8 @@ class OmniAnomaly(SeriesDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name in ("latent", "hidden", "flows", "draws"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name}: {value!r} was given; use a whole number of at least 1.")
-        if not 0 < self.min_std < np.inf:
-            raise InputError(f"min_std: {self.min_std!r} was given; use a number above 0, for instance 0.1.")
+        check_whole(self, "latent", "hidden", "flows", "draws")
+        check_number(self, "min_std", "(0, inf)")
 
     def _block(self, shape: tuple[int, ...]) -> int:
         # the cost of a recurrent step hardly depends on the rows below this
@@ -304,7 +299,7 @@ class OmniAnomaly(SeriesDetector):
             centre if "restored" in want else None,
         )
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the negative log-likelihood of each step, in nats, (B, T)."""
         return self.infer(net, batch, frozenset()).score
 

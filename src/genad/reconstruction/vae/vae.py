@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,8 +90,8 @@ class VAE(EncodeMixin, SampleMixin, Detector):
     ``p(x | z) = N(mu_x, diag sigma_x^2)``, each with its own mean and variance. Training maximises
     ``E_q log p(x | z) - beta KL(q(z | x) || N(0, I))`` with one reparameterised draw. The score is the Monte-Carlo mean
     over ``draws`` codes, without the divergence; the same error counts less where the decoder is uncertain. The draws
-    use one noise bank, fixed at the fit and shared by all samples. The map holds the summands, so that it adds up to
-    the score; both can be negative, since they are log-densities.
+    use one noise bank, fixed at the fit and shared by all samples. The map holds the summands, each above the least it can be;
+    the score can be negative, since it is a log-density.
 
     **When to use.** Features differ in how predictable they are, or normal samples are to be generated as well.
 
@@ -185,16 +186,16 @@ class VAE(EncodeMixin, SampleMixin, Detector):
         nll = nll / draws
         return Inference(
             batch.sample_sum(nll),
-            batch.keep_observed(nll) if "map" in want else None,
+            batch.keep_observed(nll - self.least) if "map" in want else None,
             restored / draws if "restored" in want else None,
         )
 
-    def score(self, net: Any, batch: Batch) -> Tensor:
+    def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the negative reconstruction log-probability, in nats."""
         return self.infer(net, batch, frozenset()).score
 
     def error_map(self, net: Any, batch: Batch) -> Tensor:
-        """Return the negative log-density of each value, averaged over the codes."""
+        """Return the negative log-density of each value, averaged over the codes, above the least it can be."""
         found = self.infer(net, batch, frozenset({"map"})).map
         assert found is not None  # noqa: S101 - asked for
         return found
@@ -204,6 +205,11 @@ class VAE(EncodeMixin, SampleMixin, Detector):
         found = self.infer(net, batch, frozenset({"restored"})).restored
         assert found is not None  # noqa: S101 - asked for
         return found
+
+    @property
+    def least(self) -> float:
+        """The least negative log-density a value can have: at the mean, under the smallest standard deviation."""
+        return math.log(self.min_std * math.sqrt(2 * math.pi))
 
     def code(self, net: Any, batch: Batch) -> Tensor:
         """Return the mean of the posterior."""
@@ -239,5 +245,5 @@ class VAE(EncodeMixin, SampleMixin, Detector):
         with torch.inference_mode():
             for _, batch in iterate(samples, self._block(samples.shape)):
                 divergence = kl_to_standard_normal(*net.posterior(batch.x)).sum(1)
-                parts.append((-self.score(net, batch) - divergence).double().cpu().numpy())
+                parts.append((-self.score_batch(net, batch) - divergence).double().cpu().numpy())
         return np.concatenate(parts)
