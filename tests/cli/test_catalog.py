@@ -9,7 +9,7 @@ import pytest
 
 import genad as library
 from genad.cli import bench
-from genad.cli.session import EXIT_CODES
+from genad.cli.terminal import EXIT_CODES
 from genad.core.registry import registered
 
 

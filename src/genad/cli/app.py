@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from genad.cli import bench, catalog, detect, model
-from genad.cli.session import EXIT_CODES, GuardedGroup
+from genad.cli.terminal import EXIT_CODES, GuardedGroup
 
 _EPILOG = "Exit codes: " + ", ".join(f"{code} {said}" for code, said in EXIT_CODES.items()) + "."
 

@@ -40,7 +40,7 @@ def list_(
         write_json([card_facts(name, card) for name, card in cards.items()])
         return
     if not cards:
-        from genad.cli.session import say
+        from genad.cli.terminal import say
 
         say("No method fits; leave out the pattern, --kind or --family to see more.")
         return

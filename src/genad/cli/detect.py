@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genad.cli import options
-from genad.cli.session import session_of
+from genad.cli.terminal import terminal_of
 
 if TYPE_CHECKING:
     from genad.applications.reading import Data
@@ -59,7 +59,7 @@ def detect(
 
     Writes scores.csv (one line a row), report.html and model.genad.
     """
-    session = session_of(ctx, quiet=quiet)
+    terminal = terminal_of(ctx, quiet=quiet)
     from genad.applications.detection import kind_for
     from genad.applications.reading import read_both
     from genad.cli import jobs
@@ -84,9 +84,9 @@ def detect(
         drop=drop or (),
     )
     for note in dict.fromkeys([*given.notes, *learnt.notes]):
-        session.note(note)
+        terminal.note(note)
     make_folder(out)
-    detector = jobs.fit(learnt, request, out / "fit.ckpt", session)
+    detector = jobs.fit(learnt, request, out / "fit.ckpt", terminal)
     found = detector.detect(given.X, fdr=fdr)
     files = write(out, detector, found, given, format_, report=not no_report, model=not no_model)
     facts: dict[str, Any] = {
@@ -96,7 +96,7 @@ def detect(
         **answer_facts(found),
         "against_labels": label_facts(found, given.labels),
         "files": files,
-        "notes": session.notes,
+        "notes": terminal.notes,
     }
     if as_json:
         from genad.cli.output import write_json

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from genad.applications.reading import Data
-    from genad.cli.session import Session
+    from genad.cli.terminal import Terminal
     from genad.core.detector import Detector
 
 
@@ -57,7 +57,7 @@ def paths(*given: str | None) -> None:
         raise InputError("PATH and --train are both -; only one can be standard input.")
 
 
-def fit(data: Data, request: Request, checkpoint: Path, session: Session) -> Detector:
+def fit(data: Data, request: Request, checkpoint: Path, terminal: Terminal) -> Detector:
     """Make the detector asked for and fit it; an interrupted fit leaves a checkpoint behind.
 
     Parameters
@@ -68,7 +68,7 @@ def fit(data: Data, request: Request, checkpoint: Path, session: Session) -> Det
         The detector.
     checkpoint : Path
         File to leave behind and to go on from.
-    session : Session
+    terminal : Terminal
         Shows progress and takes notes.
 
     Returns
@@ -97,11 +97,11 @@ def fit(data: Data, request: Request, checkpoint: Path, session: Session) -> Det
     settings |= {
         "random_state": request.seed,
         "device": request.device,
-        "verbose": session.progress,
+        "verbose": terminal.progress,
     }
     detector = make_detector(data.kind, request.method, settings, alpha=request.alpha, window=request.window)
     if checkpoint.exists():
-        session.note(f"going on from {checkpoint}, which an interrupted run left behind")
+        terminal.note(f"going on from {checkpoint}, which an interrupted run left behind")
     try:
         detector.fit(data.X, data.labels)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from genad.cli import options
-from genad.cli.session import session_of
+from genad.cli.terminal import terminal_of
 
 
 def fit(
@@ -33,7 +33,7 @@ def fit(
     quiet: options.Quiet = False,
 ) -> None:
     """Learn what is normal from mostly normal data and write a model file."""
-    session = session_of(ctx, quiet=quiet)
+    terminal = terminal_of(ctx, quiet=quiet)
     from genad.applications.detection import kind_for
     from genad.applications.reading import read
     from genad.cli import jobs
@@ -52,15 +52,15 @@ def fit(
         drop=drop or (),
     )
     for note in data.notes:
-        session.note(note)
+        terminal.note(note)
     make_folder(model.parent)
-    detector = jobs.fit(data, request, model.with_name(f"{model.name}.ckpt"), session)
+    detector = jobs.fit(data, request, model.with_name(f"{model.name}.ckpt"), terminal)
     detector.save(model)
     facts: dict[str, Any] = {
         "data": data_facts(path, data),
         **detector_facts(detector, request),
         "files": {"model": str(model)},
-        "notes": session.notes,
+        "notes": terminal.notes,
     }
     if as_json:
         write_json(facts)
@@ -81,7 +81,7 @@ def score(
     quiet: options.Quiet = False,
 ) -> None:
     """Score new data with a model: one line a row with score, p-value, flag and main feature."""
-    session_of(ctx, quiet=quiet)
+    terminal_of(ctx, quiet=quiet)
     from genad.cli.jobs import read_for
     from genad.cli.output import check_target, score_columns, write_columns
     from genad.core.persistence import load
@@ -107,7 +107,7 @@ def explain(
     quiet: options.Quiet = False,
 ) -> None:
     """Say why a row got its score: what was found and what would be normal."""
-    session_of(ctx, quiet=quiet)
+    terminal_of(ctx, quiet=quiet)
     import dataclasses
 
     from genad.cli.jobs import read_for
@@ -138,7 +138,7 @@ def restore(
     quiet: options.Quiet = False,
 ) -> None:
     """Replace every row by the nearest normal one, in the columns and units of the data."""
-    session_of(ctx, quiet=quiet)
+    terminal_of(ctx, quiet=quiet)
     from genad.cli.jobs import read_for
     from genad.cli.output import check_target, write_columns
     from genad.core.persistence import load

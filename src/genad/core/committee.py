@@ -181,8 +181,8 @@ class Committee(CommitteeBase):
 
     **When to use.** Members fail on different data and it is not known beforehand which will.
 
-    **When it fails.** A member that is no better than chance drags the others down: an average has no veto. It costs
-    as much as its members together.
+    **When it fails.** A member that is no better than chance drags the others down: an average has no veto. It
+    costs as much as its members together.
 
     Parameters
     ----------

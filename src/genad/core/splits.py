@@ -65,7 +65,8 @@ def read_labels(y: Any, n: int) -> Labels:
     labels = Labels(values.astype(np.int64))
     if not labels.normal.any():
         raise InputError(
-            "y: every unit is labelled anomalous (1), so there is one class only; a detector learns from normal units, labelled 0."
+            "y: every unit is labelled anomalous (1), so there is one class only; "
+            "a detector learns from normal units, labelled 0."
         )
     return labels
 

@@ -69,6 +69,7 @@ class Stacked(Members):
         self.fixed = nn.Module()
         for name, value in buffers.items():
             self.fixed.register_buffer(self._key(name), value)
+        self._homes = [(_home(self.skeleton, name), name.rpartition(".")[2]) for name in self._state()]
 
     def _state(self) -> dict[str, Tensor]:
         both = [*self.stacked.items(), *self.fixed.named_buffers()]
@@ -83,8 +84,8 @@ class Stacked(Members):
         skeleton = self.skeleton
         if skeleton.training != self.training:
             skeleton.train(self.training)
-        state = self._state()
-        homes = [(_home(skeleton, name), name.rpartition(".")[2]) for name in state]
+        homes = self._homes
+        values = [*self.stacked.values(), *self.fixed.buffers()]
         kept = [home[leaf] for home, leaf in homes]
 
         def one(values: list[Tensor], x: Tensor, mask: Tensor | None) -> Tensor:
@@ -95,7 +96,7 @@ class Stacked(Members):
         axis = 0 if own else None
         in_dims = (0, axis, None if batch.mask is None else axis)
         try:
-            return vmap(one, in_dims=in_dims, randomness="different")(list(state.values()), batch.x, batch.mask)
+            return vmap(one, in_dims=in_dims, randomness="different")(values, batch.x, batch.mask)
         finally:
             for (home, leaf), old in zip(homes, kept, strict=True):
                 home[leaf] = old

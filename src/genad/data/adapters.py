@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from genad.data.encoder import TableEncoder
 from genad.data.kinds import KINDS, Kind
-from genad.data.samples import ArraySamples, Samples, WindowSamples
+from genad.data.samples import ArraySamples, Batch, Samples, WindowSamples
 from genad.data.series import Series
 from genad.data.table import Table, as_table
 from genad.errors import InputError
@@ -102,6 +102,49 @@ class Adapter:
         raise NotImplementedError
 
 
+@dataclass(slots=True)
+class EncodedRows:
+    """Rows encoded only when a batch asks for them, so that scoring needs no second copy of a large array.
+
+    Attributes
+    ----------
+    rows : array of shape (n, d)
+        In the user's units.
+    encoder : TableEncoder
+    device : torch.device
+        Where batches go.
+    """
+
+    rows: Array
+    encoder: TableEncoder
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one encoded row."""
+        return (self.encoder.n_encoded,)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _encode(self, rows: Array) -> Batch:
+        x, mask = self.encoder.transform_array(rows)
+        masked = None if mask is None else torch.from_numpy(mask).to(self.device)
+        return Batch(torch.from_numpy(x).to(self.device), masked)
+
+    def batch(self, indices: torch.Tensor) -> Batch:
+        """Encode the rows at ``indices``."""
+        return self._encode(self.rows[indices.cpu().numpy()])
+
+    def stretch(self, start: int, stop: int) -> Batch:
+        """Encode the rows from ``start`` to ``stop``."""
+        return self._encode(self.rows[start:stop])
+
+    def to(self, device: torch.device) -> EncodedRows:
+        """Return the same rows, encoded for ``device``."""
+        return EncodedRows(self.rows, self.encoder, device)
+
+
 @dataclass
 class TableAdapter(Adapter):
     """Rows of a table: numbers, categories, truth values and dates, with missing cells masked.
@@ -128,6 +171,8 @@ class TableAdapter(Adapter):
 
     def transform(self, X: Any) -> Loaded:
         """Encode rows with the learnt codes."""
+        if isinstance(X, np.ndarray) and X.dtype.kind == "f":
+            return Loaded(EncodedRows(X, self.encoder), X, X)
         return self._load(X if isinstance(X, np.ndarray) else as_table(X), X)
 
     def _load(self, source: Any, original: Any) -> Loaded:

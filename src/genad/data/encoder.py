@@ -253,9 +253,20 @@ class TableEncoder(EncodedLayout):
         numeric = NumericBlocks(X if self._whole else X[:, self._source], self._numeric_names)
         x = np.empty((len(X), self.n_encoded), dtype=np.float32)
         mask: np.ndarray | None = None
+        short = X.dtype == np.float32 and self._whole and self._steady
         for start, stop in row_blocks(len(X), self.n_encoded):
-            mask = self._numbers(numeric, start, stop, x, mask)
+            if not (short and self._short_numbers(X[start:stop], x[start:stop])):
+                mask = self._numbers(numeric, start, stop, x, mask)
         return x, mask
+
+    def _short_numbers(self, X: np.ndarray, z: np.ndarray) -> bool:
+        """Write z-scores in single precision; False when a cell is missing, infinite or overlarge."""
+        mean, rate = self._short
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(X, mean, out=z)
+            np.multiply(z, rate, out=z)
+            flat = z.ravel()
+            return bool(flat @ flat <= _LIMIT * _LIMIT)
 
     def _numbers(
         self,

@@ -53,6 +53,9 @@ class EncodedLayout:
         dropped = sum(isinstance(c, DroppedCode) for c in self.codes)
         self._plain = bool(numeric) and len(numeric) + dropped == len(self.codes)
         self._whole = len(numeric) == len(self.codes)
+        # Means within this many deviations of 0 lose nothing that matters in single precision.
+        self._steady = bool((np.abs(self._mean) <= 100 * self._scale).all())
+        self._short = self._mean.astype(np.float32), (1.0 / self._scale).astype(np.float32)
 
     @property
     def feature_names(self) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NumericBlocks", "moments"]
 
-_CELLS = 1 << 18  # 2 MiB of float64: a block and its temporaries stay in the cache
+_CELLS = 1 << 17
 
 
 class NumericBlocks:

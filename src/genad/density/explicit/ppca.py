@@ -54,11 +54,11 @@ class PPCA(Detector):
     Inside the principal subspace a sample is measured against the variance along each axis, outside it against one
     noise variance. Both terms matter: the residual alone misses samples that lie in the subspace but far out.
 
-    **When to use.** Windows of series whose channels move together, spectra, and any data that a linear model fits; it has no
-    training to speak of. It is one of the three members of the default series detector.
+    **When to use.** Windows of series whose channels move together, spectra, and any data that a linear model fits;
+    it has no training to speak of. It is one of the three members of the default series detector.
 
-    **When it fails.** Several clusters, curved manifolds, or heavy tails: one Gaussian cannot follow them. Missing values stand at the
-    training mean.
+    **When it fails.** Several clusters, curved manifolds, or heavy tails: one Gaussian cannot follow them. Missing
+    values stand at the training mean.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from genad.core.detector import Detector
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
-from genad.data.kinds import DENSE
+from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, everything
 from genad.errors import InputError
 
@@ -182,7 +182,7 @@ class _GAAL(Detector):
         venue="IEEE TKDE",
         year=2019,
         family=Family.GAN,
-        kinds=DENSE,
+        kinds=(Kind.TABLE, Kind.WINDOW),
         row="1.1.3-03",
         summary="Score by a discriminator that one generator surrounds with potential outliers.",
         tags=("potential outliers", "active learning"),
@@ -243,7 +243,7 @@ class SOGAAL(_GAAL):
         venue="IEEE TKDE",
         year=2019,
         family=Family.GAN,
-        kinds=DENSE,
+        kinds=(Kind.TABLE, Kind.WINDOW),
         row="1.1.3-03",
         summary="Score by a discriminator that several generators, each with its own target, surround with outliers.",
         tags=("potential outliers", "active learning", "mode collapse"),

@@ -45,7 +45,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 @dataclass
-class Session:
+class Terminal:
     """What one run of the command line says beside its result.
 
     Attributes
@@ -82,9 +82,9 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def session_of(ctx: typer.Context, *, quiet: bool = False) -> Session:
-    """Return the session a command runs in, as quiet as it was asked to be."""
-    found: Session = ctx.find_root().obj
+def terminal_of(ctx: typer.Context, *, quiet: bool = False) -> Terminal:
+    """Return the terminal a command runs in, as quiet as it was asked to be."""
+    found: Terminal = ctx.find_root().obj
     found.quiet = quiet
     return found
 
@@ -97,7 +97,7 @@ class GuardedGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Bring ``--debug`` to the front, where the group reads it."""
-        ctx.obj = Session(debug="--debug" in args)
+        ctx.obj = Terminal(debug="--debug" in args)
         if ctx.obj.debug:
             args = ["--debug", *(arg for arg in args if arg != "--debug")]
         return super().parse_args(ctx, args)
@@ -111,22 +111,22 @@ class GuardedGroup(TyperGroup):
 
 
 @contextmanager
-def _heard(session: Session) -> Iterator[None]:
+def _heard(terminal: Terminal) -> Iterator[None]:
     """Turn genad's warnings into notes; those of other libraries are shown for debugging only."""
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:  # noqa: ARG001
         genads = issubclass(category, GenadWarning)
-        session.note(str(message) if genads else f"{category.__name__}: {message}")
+        terminal.note(str(message) if genads else f"{category.__name__}: {message}")
 
     with warnings.catch_warnings():
-        warnings.simplefilter("default" if session.debug else "ignore")
+        warnings.simplefilter("default" if terminal.debug else "ignore")
         warnings.simplefilter("always", GenadWarning)
         warnings.showwarning = show
         yield
 
 
 @contextmanager
-def _guarded(session: Session) -> Iterator[None]:
+def _guarded(terminal: Terminal) -> Iterator[None]:
     try:
         yield
     except (typer.Exit, typer.Abort):
@@ -139,13 +139,13 @@ def _guarded(session: Session) -> Iterator[None]:
         say(f"genad: interrupted; {error}" if str(error) else "genad: interrupted")
         raise typer.Exit(130) from None
     except GenadError as error:
-        _show(session, error, f"genad: {_one_line(error)}")
+        _show(terminal, error, f"genad: {_one_line(error)}")
         raise typer.Exit(_code(error)) from None
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "show"):
             raise  # wrong usage, which the command line parser reports itself
-        more = "" if session.debug else " (run it again with --debug to see where)"
-        _show(session, error, f"genad: {type(error).__name__}: {_one_line(error)}{more}")
+        more = "" if terminal.debug else " (run it again with --debug to see where)"
+        _show(terminal, error, f"genad: {type(error).__name__}: {_one_line(error)}{more}")
         raise typer.Exit(1) from None
 
 
@@ -157,8 +157,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _show(session: Session, error: BaseException, line: str) -> None:
-    if session.debug:
+def _show(terminal: Terminal, error: BaseException, line: str) -> None:
+    if terminal.debug:
         say("".join(traceback.format_exception(error)))
     say(line)
 
