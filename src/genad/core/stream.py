@@ -118,6 +118,7 @@ class StreamDetector(Detector):
             return self
         self._check_parameters()
         parts: list[Any] = [*getattr(self, "_gathered", []), X]
+        validated(self, X, reset=len(parts) == 1)
         if sum(_length(part) for part in parts) < self.prefix:
             self._gathered = parts
             return self

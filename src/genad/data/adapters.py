@@ -117,7 +117,7 @@ class EncodedRows:
 
     rows: Array
     encoder: TableEncoder
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def shape(self) -> tuple[int, ...]:

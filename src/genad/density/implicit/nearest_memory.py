@@ -42,8 +42,8 @@ class NearestMemory(Detector):
     """Score a sample by its mean Euclidean distance to the k nearest remembered normal samples, per value.
 
     The implicit density estimate behind many stronger methods, and the plain reference they must beat. All training
-    samples are remembered, the held-out ones too: these are calibrated on by leaving each one out of the memory, so that
-    nothing is wasted. One remembered sample that equals the one being judged does not count, so that the memory can
+    samples are remembered, the held-out ones too: these are calibrated on by leaving each one out of the memory, so
+    that nothing is wasted. One remembered sample that equals the one being judged does not count, so that the memory can
     judge the very rows it was fitted on.
 
     **When to use.** Small and medium data of up to a few dozen informative features; as a baseline always. Mean

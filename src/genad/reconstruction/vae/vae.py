@@ -90,8 +90,8 @@ class VAE(EncodeMixin, SampleMixin, Detector):
     ``p(x | z) = N(mu_x, diag sigma_x^2)``, each with its own mean and variance. Training maximises
     ``E_q log p(x | z) - beta KL(q(z | x) || N(0, I))`` with one reparameterised draw. The score is the Monte-Carlo mean
     over ``draws`` codes, without the divergence; the same error counts less where the decoder is uncertain. The draws
-    use one noise bank, fixed at the fit and shared by all samples. The map holds the summands, each above the least it can be;
-    the score can be negative, since it is a log-density.
+    use one noise bank, fixed at the fit and shared by all samples. The map holds the summands, each above the
+    least it can be; the score can be negative, since it is a log-density.
 
     **When to use.** Features differ in how predictable they are, or normal samples are to be generated as well.
 
