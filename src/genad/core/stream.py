@@ -20,6 +20,7 @@ from genad.core.calibration import (
 )
 from genad.core.detector import Detector
 from genad.core.inference import Floats
+from genad.core.ingest import validated
 from genad.core.splits import MAX_HELD_OUT, Labels
 from genad.data.samples import Batch, Samples, Subset, iterate
 from genad.errors import InputError

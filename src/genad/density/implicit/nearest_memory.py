@@ -43,8 +43,8 @@ class NearestMemory(Detector):
 
     The implicit density estimate behind many stronger methods, and the plain reference they must beat. All training
     samples are remembered, the held-out ones too: these are calibrated on by leaving each one out of the memory, so
-    that nothing is wasted. One remembered sample that equals the one being judged does not count, so that the memory can
-    judge the very rows it was fitted on.
+    that nothing is wasted. One remembered sample that equals the one being judged does not count, so that the memory
+    can judge the very rows it was fitted on.
 
     **When to use.** Small and medium data of up to a few dozen informative features; as a baseline always. Mean
     AUROC/AP over 14 ADBench tables, one-class, 3 seeds: 0.954 / 0.863 with one neighbour.
