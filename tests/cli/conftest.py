@@ -13,7 +13,7 @@ from genad.cli import app
 QUICK = ("--method", "autoencoder", "--set", "training.updates=50")
 
 
-@pytest.fixture(scope="terminal")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """Folder with a labelled table (row 7 is odd) and an interleaved series (machine B breaks)."""
     place = tmp_path_factory.mktemp("files")
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     return place
 
 
-@pytest.fixture(scope="terminal")
+@pytest.fixture(scope="session")
 def genad():
     """Return a function that runs the command line and gives its result."""
 
@@ -54,7 +54,7 @@ def genad():
     return run
 
 
-@pytest.fixture(scope="terminal")
+@pytest.fixture(scope="session")
 def genad_json(genad):
     """Return a function that runs the command line with --json and gives what it printed."""
 
@@ -65,7 +65,7 @@ def genad_json(genad):
     return run
 
 
-@pytest.fixture(scope="terminal")
+@pytest.fixture(scope="session")
 def model(folder, genad):
     """Model file of a quick autoencoder of the table."""
     path = folder / "quick.genad"
@@ -73,7 +73,7 @@ def model(folder, genad):
     return path
 
 
-@pytest.fixture(scope="terminal")
+@pytest.fixture(scope="session")
 def series_model(folder, genad):
     """Model file of a quick autoencoder over windows of the series."""
     path = folder / "series.genad"
