@@ -65,7 +65,7 @@ def test_two_scores(normal):
     energy = create("dsebm", training=QUICK).fit(normal)
     length = create("dsebm", score_by="reconstruction", training=QUICK).fit(normal)
     x = torch.tensor([[0.5, -1.0, 2.0]])
-    z = length.adapter_.transform(x.double().numpy()).samples.x
+    z = length.adapter_.transform(x.double().numpy()).samples.stretch(0, len(x)).x
     gradient = z - length.net_.restored(z)
     assert length.anomaly_score(x.double().numpy())[0] == pytest.approx(
         gradient.square().mean().sqrt().item(), rel=1e-5

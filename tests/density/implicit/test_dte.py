@@ -120,7 +120,7 @@ def test_nonparametric_tracks_nearest_neighbours(one_class):
     X, test, y = one_class("cardio")
     detector = create("dte", variant="nonparametric").fit(X)
     bank = detector.net_.bank.numpy()
-    z = detector.adapter_.transform(test).samples.x.numpy()
+    z = detector.adapter_.transform(test).samples.stretch(0, len(test)).x.numpy()
     distance = NearestNeighbors(n_neighbors=5).fit(bank).kneighbors(z)[0]
     scores = detector.anomaly_score(test)
     assert spearmanr(scores, (distance**2).mean(1)).statistic > 0.9999

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from genad import Backbone, Training, load
+from genad import Backbone, Conformal, Training, load
 from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.nn.backbone import KINDS, BackboneKind
@@ -220,3 +220,15 @@ def test_floor_on_real_tables(one_class, cls, table, floor):
         train, test, y = one_class(table, seed)
         found.append(roc_auc_score(y, cls(random_state=seed).fit(train).anomaly_score(test)))
     assert np.mean(found) > floor
+
+
+@pytest.mark.parametrize("cls", [Autoencoder, DenoisingAutoencoder])
+def test_floor_on_heart_beats(data_dir, cls):
+    with np.load(data_dir / "series" / "ecg5000_500.npz", allow_pickle=False) as file:
+        beats, y = file["X"].astype(np.float32)[..., None], (file["cls"] != 1).astype(int)
+    for seed in range(3):
+        normal = np.random.default_rng(seed).permutation(np.flatnonzero(y == 0))
+        half = len(normal) // 2
+        test = np.r_[normal[half:], np.flatnonzero(y == 1)]
+        detector = cls(random_state=seed, backbone="mlp", threshold=Conformal(0.1)).fit(beats[normal[:half]])
+        assert roc_auc_score(y[test], detector.anomaly_score(beats[test])) > 0.95

@@ -30,7 +30,7 @@ def by_the_book(detector, X):
     codes = list(net.codes.ordered().double().numpy())
     records = list(net.records.ordered().double().numpy())
     beta, size, scores = float(net.beta), net.codes.size, []
-    for row in detector._ingest(X, reset=False).samples.x.double().numpy():
+    for row in detector._ingest(X, reset=False).samples.stretch(0, len(X)).x.double().numpy():
         mean, std = np.mean(records, 0), np.std(records, 0)
         scaled = np.where(std > 1e-6, (row - mean) / np.where(std > 1e-6, std, 1), 0)
         code = np.tanh(weight @ scaled + bias)
@@ -79,7 +79,7 @@ def test_beta_defaults_to_the_largest_leave_one_out_distance():
     detector = MemStream(memory=80, neighbours=3, **USUAL).fit(stream_of(100))
     codes = detector.net_
     with torch.no_grad():
-        X = detector._ingest(stream_of(100)[:80], reset=False).samples.x
+        X = detector._ingest(stream_of(100)[:80], reset=False).samples.stretch(0, 80).x
         mean, std = X.double().mean(0), X.double().std(0, correction=0)
         z = codes.encode(((X - mean) / std).float()).numpy()
     apart = np.sort(np.abs(z[:, None] - z).sum(2), axis=1)[:, 1:4]

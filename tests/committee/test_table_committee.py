@@ -1,0 +1,100 @@
+"""The committee of tables, and the tails that make members comparable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from genad import PPCA, Committee, NearestMemory, TableCommittee, Training
+from genad.core.committee import Tail
+from genad.errors import InputError
+
+
+def test_a_tail_counts_the_reference_scores_above():
+    tail = Tail()
+    scores = torch.arange(1.0, 1001.0)
+    tail.fit(scores)
+    expected = -np.log(1 - 500 / 1001)
+    np.testing.assert_allclose(float(tail(torch.tensor([500.5]))), expected, rtol=1e-6)
+
+
+def test_beyond_the_reference_the_tail_goes_on_as_it_should():
+    # Scores whose logarithm is exponential have exactly the tail that is assumed.
+    rng = np.random.default_rng(0)
+    tail = Tail()
+    tail.fit(torch.from_numpy(np.exp(rng.exponential(size=20_000))))
+    for level in (5.0, 8.0, 12.0):
+        assert float(tail(torch.tensor([np.exp(level)]))) == pytest.approx(level, rel=0.1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_tail_keeps_the_order_of_scores(sign):
+    scores = torch.from_numpy(np.random.default_rng(0).normal(size=3000))
+    scores = scores.abs() if sign > 0 else scores
+    tail = Tail()
+    tail.fit(scores)
+    probe = torch.linspace(float(scores.min()), 4 * float(scores.max()), 500, dtype=torch.float64)
+    values = tail(probe).numpy()
+    assert (np.diff(values) >= -1e-9).all()
+    assert (np.diff(values[-50:]) > 0).all()
+    # Reference scores become exponential, as -log of a uniform share is.
+    assert stats.kstest(tail(scores).numpy(), "expon").statistic < 0.05
+
+
+def test_the_score_is_the_weighted_mean_of_the_tails():
+    X = np.random.default_rng(0).normal(size=(600, 3))
+    committee = Committee((PPCA(), NearestMemory()), weights=(1.0, 3.0)).fit(X)
+    probe = np.random.default_rng(1).normal(size=(20, 3)) * 2
+    net = committee.net_
+    parts = []
+    for member, part, tail in zip(committee.members_, net.members, net.tails, strict=True):
+        batch = committee._ingest(probe, reset=False).samples.stretch(0, 20)
+        parts.append(tail(member.infer(part, batch, frozenset()).score).numpy())
+    np.testing.assert_allclose(committee.anomaly_score(probe), (parts[0] + 3 * parts[1]) / 4, rtol=1e-6)
+
+
+def test_the_map_adds_up_to_the_score():
+    X = np.random.default_rng(0).normal(size=(600, 3))
+    found = TableCommittee().fit(X).detect(X[:20] * 3)
+    np.testing.assert_allclose(found.maps.sum(1), found.scores, rtol=1e-4)
+
+
+def test_members_see_what_others_miss():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 1)) @ np.ones((1, 4)) + 0.05 * rng.normal(size=(1500, 4))
+    gap = X[(X[:, 0] < 0.5) | (X[:, 0] > 1.2)]
+    detector = TableCommittee().fit(gap)
+    normal = np.median(detector.anomaly_score(gap))
+    broken = np.array([[1.0, 1.0, 1.0, -1.0]])  # against the dependence, within every feature's range
+    hole = np.full((1, 4), 0.85)  # along the dependence, where no normal row is
+    assert detector.anomaly_score(broken) > 4 * normal
+    assert detector.anomaly_score(hole) > 2 * normal
+
+
+@pytest.mark.filterwarnings("ignore::genad.errors.GenadWarning")
+def test_training_and_weights_are_passed_on():
+    X = np.random.default_rng(0).normal(size=(300, 3))
+    detector = TableCommittee(denoisers=2, training=Training(updates=7)).fit(X)
+    assert detector.training_report_.updates == 7
+    assert detector.net_.members[0].size == 2
+    with pytest.raises(InputError, match="weight"):
+        TableCommittee(weight=0).fit(X)
+    with pytest.raises(InputError, match="weights"):
+        Committee((PPCA(),), weights=(1.0, 2.0)).fit(X)
+    with pytest.raises(InputError, match="detectors"):
+        Committee(()).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::genad.errors.GenadWarning")
+@pytest.mark.parametrize(("table", "auroc", "ap"), [("cardio", 0.94, 0.8), ("thyroid", 0.96, 0.65), ("wine", 0.9, 0.5)])
+def test_floor_on_real_tables(one_class, table, auroc, ap):
+    found = []
+    for seed in range(3):
+        train, test, y = one_class(table, seed)
+        scores = TableCommittee(random_state=seed).fit(train).anomaly_score(test)
+        found.append((roc_auc_score(y, scores), average_precision_score(y, scores)))
+    assert np.mean(found, axis=0)[0] > auroc
+    assert np.mean(found, axis=0)[1] > ap
