@@ -98,6 +98,9 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
     grad_at_score: ClassVar[bool] = False
     #: Whether an :class:`~genad.Ensemble` may stack the networks under ``torch.func.vmap``.
     stackable: ClassVar[bool] = True
+    #: Whether loss, score, map and restoration treat each sample alone, the loss ending in their mean; an ensemble of
+    #: multilayer perceptrons then folds its members' rows into one batch.
+    rowwise: ClassVar[bool] = False
     #: The kind that an array given to ``fit`` is read as; None goes by the array's rank.
     reads_as: ClassVar[Kind | None] = None
 

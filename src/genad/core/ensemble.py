@@ -12,7 +12,7 @@ from genad.core.detector import Detector
 from genad.core.loop import TINY, TrainingLoop
 from genad.core.registry import Card, Family, register
 from genad.core.runtime import thread_limit
-from genad.core.stacking import Looped, Members, Stacked
+from genad.core.stacking import Folded, Looped, Members, Stacked
 from genad.core.training import BASE_TRAINING, Training, TrainingReport
 from genad.core.windows import check_inner, inner_detector
 from genad.data.kinds import DENSE
@@ -86,8 +86,11 @@ class Ensemble(Detector):
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Build the members, each from its own random numbers."""
         nets = [self.detector_.build(shape) for _ in range(self.n)]
-        together = self.detector_.stackable and not self.grad_at_score and not self._own_optimisation
-        return Stacked(nets) if together else Looped(nets)
+        inner = self.detector_
+        own_way = self._own_optimisation or type(inner).after_step is not Detector.after_step
+        if own_way or self.grad_at_score or not inner.stackable:
+            return Looped(nets)
+        return Folded(nets) if inner.rowwise and Folded.fits(nets[0]) else Stacked(nets)
 
     def optimise(self, net: nn.Module, samples: Samples) -> TrainingReport:
         """Train all members at once, or in turn where their detector trains in its own way."""
@@ -99,7 +102,7 @@ class Ensemble(Detector):
                 report = inner.optimise(member, samples)
             return report
         training = (inner.training or Training()).over(inner.defaults.over(BASE_TRAINING))
-        phases = inner.phases(net.skeleton if isinstance(net, Stacked) else net.nets()[0])
+        phases = inner.phases(net.pattern if isinstance(net, Stacked) else net.nets()[0])
         report = TrainingReport(device=self.device_, samples=len(samples))
         size = sum(p.numel() for p in net.parameters())
         with thread_limit(1 if size < TINY else None):

@@ -105,6 +105,7 @@ class Autoencoder(EncodeMixin, ReconstructionDetector):
 
     latent: int | None = None
 
+    rowwise = True
     defaults = Training(epochs=3, min_updates=200, max_updates=2000, batch_size=128, lr=1e-2, warmup=20)
 
     def _check_parameters(self) -> None:
@@ -189,6 +190,7 @@ class DenoisingAutoencoder(ReconstructionDetector):
     noise: float | tuple[float, ...] = 0.3
     masking: float = 0.0
 
+    rowwise = True
     defaults = Training(epochs=3, min_updates=200, max_updates=2000, batch_size=128, lr=1e-2, warmup=20)
 
     def _levels(self) -> tuple[float, ...]:
