@@ -156,10 +156,6 @@ class CommitteeBase(Detector):
             restored = out.restored if k == 0 else restored
         return Inference(total, places, restored)
 
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the mean -log tail share, in nats."""
-        return self.infer(net, batch, frozenset()).score
-
 
 @register(
     Card(

@@ -126,18 +126,26 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
 
     def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Return the anomaly score of each sample, (B,), or of each step of a window, (B, T)."""
-        raise NotImplementedError
+        return self._part(net, batch).score
 
     def error_map(self, net: Any, batch: Batch) -> Tensor:
         """Return where the score comes from, in the batch's shape."""
-        raise NotImplementedError
+        found = self._part(net, batch, "map").map
+        assert found is not None  # noqa: S101 - asked for
+        return found
 
     def reconstruct(self, net: Any, batch: Batch) -> Tensor:
         """Return the nearest normal samples, in the batch's shape."""
-        raise NotImplementedError
+        found = self._part(net, batch, "restored").restored
+        assert found is not None  # noqa: S101 - asked for
+        return found
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
-        """Compute what is wanted of a batch; families override it to share work between the parts."""
+        """Compute what is wanted of a batch.
+
+        A method fills in either :meth:`score_batch`, :meth:`error_map` and :meth:`reconstruct`, or this one, to share
+        work between them; the others follow.
+        """
         return Inference(
             self.score_batch(net, batch),
             self.error_map(net, batch) if "map" in want else None,
@@ -365,6 +373,11 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
     @property
     def _device(self) -> torch.device:
         return torch.device(self.device_)
+
+    def _part(self, net: Any, batch: Batch, *want: Want) -> Inference:
+        if type(self).infer is Detector.infer:
+            raise NotImplementedError(f"{type(self).__name__} fills in neither infer nor the hook that was asked for")
+        return self.infer(net, batch, frozenset(want))
 
     def _prepare(self) -> None:
         """Make ready, once seed and device are known; wrappers take up what they wrap here."""

@@ -47,16 +47,6 @@ class ReconstructionDetector(Detector):
             restored if "restored" in want else None,
         )
 
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the score of each sample."""
-        return self.infer(net, batch, frozenset()).score
-
-    def error_map(self, net: Any, batch: Batch) -> Tensor:
-        """Return the squared residuals."""
-        found = self.infer(net, batch, frozenset({"map"})).map
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
 
 class DensityNet(nn.Module):
     """Base of the networks of density detectors: it also keeps the typical score of normal samples.
@@ -141,12 +131,6 @@ class DensityDetector(Detector):
         total = moved.flatten(1).sum(1).clamp_min(1e-12)
         share = moved * (gain / total).view(-1, *[1] * (moved.ndim - 1))
         return Inference(score, share, restored)
-
-    def error_map(self, net: Any, batch: Batch) -> Tensor:
-        """Return the gain in log-density of restoring each value."""
-        found = self.infer(net, batch, frozenset({"map"})).map
-        assert found is not None  # noqa: S101 - asked for
-        return found
 
     def log_prob(self, X: Any) -> NDArray[np.float64]:
         """Return log p(x) of each sample on the standardised scale, in nats.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from sklearn.base import clone
-from torch import Tensor, nn
+from torch import nn
 
 from genad.core.detector import Detector
 from genad.core.inference import Answer, Floats, Inference, Want
@@ -266,7 +266,3 @@ class Windowed(SeriesDetector):
         out = self.detector_.infer(net, batch, want | {"map"})
         assert out.map is not None  # noqa: S101 - asked for
         return Inference(out.map.flatten(2).mean(2), out.map, out.restored)
-
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Score windows."""
-        return self.infer(net, batch, frozenset()).score

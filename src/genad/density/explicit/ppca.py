@@ -138,7 +138,3 @@ class PPCA(Detector):
         parts = outside.square() / net.noise + (code / net.variances) @ net.axes * flat
         parts = batch.keep_observed(parts.clamp_min(0).view_as(batch.x))
         return Inference(score, parts, restored)
-
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the squared Mahalanobis distance, per value."""
-        return self.infer(net, batch, frozenset()).score

@@ -144,7 +144,3 @@ class NearestMemory(Detector):
             return Inference(score)
         restored = net.bank.rows[index[:, 0]].view_as(batch.x)
         return Inference(score, batch.keep_observed((batch.x - restored).square()), restored)
-
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the mean distance to the neighbours, divided by the root of the number of values."""
-        return self.infer(net, batch, frozenset()).score

@@ -249,22 +249,6 @@ class MemStream(StreamDetector):
         moved = (batch.x - restored).double() * inverse
         return Inference(score, batch.keep_observed(moved.square().float()), restored)
 
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the discounted distance to the nearest codes in memory."""
-        return self.infer(net, batch, frozenset()).score
-
-    def error_map(self, net: Any, batch: Batch) -> Tensor:
-        """Return the squared distance to the nearest remembered row, in its standard deviations."""
-        found = self.infer(net, batch, frozenset({"map"})).map
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
-    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
-        """Return the nearest remembered row."""
-        found = self.infer(net, batch, frozenset({"restored"})).restored
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
     def stream(self, net: Any, batch: Batch) -> Tensor:
         """Score each row by the memory as the rows before it left it, then remember it."""
         if not self.update:

@@ -284,19 +284,3 @@ class MADGAN(StridedDetector):
             apart if "map" in want else None,
             made if "restored" in want else None,
         )
-
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the score of each step, (B, T)."""
-        return self.infer(net, batch, frozenset()).score
-
-    def error_map(self, net: Any, batch: Batch) -> Tensor:
-        """Return the absolute residuals."""
-        found = self.infer(net, batch, frozenset({"map"})).map
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
-    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
-        """Return the generator's imitation of each window."""
-        found = self.infer(net, batch, frozenset({"restored"})).restored
-        assert found is not None  # noqa: S101 - asked for
-        return found

@@ -299,22 +299,6 @@ class OmniAnomaly(SeriesDetector):
             centre if "restored" in want else None,
         )
 
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the negative log-likelihood of each step, in nats, (B, T)."""
-        return self.infer(net, batch, frozenset()).score
-
-    def error_map(self, net: Any, batch: Batch) -> Tensor:
-        """Return the part of the score that each value's deviation causes."""
-        found = self.infer(net, batch, frozenset({"map"})).map
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
-    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
-        """Return the decoder's mean."""
-        found = self.infer(net, batch, frozenset({"restored"})).restored
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
 
 def _over_channels(batch: Batch, values: Tensor) -> Tensor:
     """Add up the channels of each step, missing ones counted at the mean of the observed."""

@@ -190,22 +190,6 @@ class VAE(EncodeMixin, SampleMixin, Detector):
             restored / draws if "restored" in want else None,
         )
 
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the negative reconstruction log-probability, in nats."""
-        return self.infer(net, batch, frozenset()).score
-
-    def error_map(self, net: Any, batch: Batch) -> Tensor:
-        """Return the negative log-density of each value, averaged over the codes, above the least it can be."""
-        found = self.infer(net, batch, frozenset({"map"})).map
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
-    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
-        """Return the mean of the decoder, averaged over the codes."""
-        found = self.infer(net, batch, frozenset({"restored"})).restored
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
     @property
     def least(self) -> float:
         """The least negative log-density a value can have: at the mean, under the smallest standard deviation."""
