@@ -119,12 +119,16 @@ def _long_form(path: Path, name: str, train_steps: Callable[[int], int]) -> Iter
         yield name, str(file), X[:n], X[n:], labels[n:]
 
 
-def keep(name: str, title: str, data: str, rows: list[dict[str, Any]], notes: list[str]) -> None:
+def keep(
+    name: str, title: str, data: str, rows: list[dict[str, Any]], notes: list[str], options: list[str] | None = None
+) -> None:
     """Write the figures of a benchmark and print them."""
     RESULTS.mkdir(exist_ok=True)
     record = {
         "title": title,
-        "command": f"python -m benchmarks {name.split('_', maxsplit=1)[0]}",
+        "command": " ".join(
+            [f"python -m benchmarks {name.split('_', maxsplit=1)[0]}", *(["--", *options] if options else [])]
+        ),
         "data": data,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "rows": rows,

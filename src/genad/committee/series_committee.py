@@ -63,12 +63,12 @@ class SeriesCommittee(SeriesDetector):
     A linear Gaussian model of long windows sees broken rhythm and broken correlation, a memory of single steps sees
     values never met before, and a denoising autoencoder of shorter windows sees unusual shapes. The logarithm of each
     member's score is standardised on the held-out end of the training series, and the three are joined by a soft
-    maximum, ``2 log sum exp(z / 2)``. Nothing is chosen with labels.
+    maximum, ``2 log sum exp(z / 2)``. No labels are used in a fit.
 
     **When to use.** Any series, when nothing better is known about it. Mean AUROC / AP / VUS-PR over seven sets
     (SMD, ASD, SMAP and MSL, SKAB, TEP, NAB, UCR): 0.843 / 0.661 / 0.694, against 0.816 / 0.632 / 0.638 for PCA
-    of windows and 0.810 / 0.624 / 0.632 for nearest windows. Its members were chosen on these sets, so expect a
-    little less elsewhere.
+    of windows and 0.810 / 0.624 / 0.632 for nearest windows. Its members were chosen by their scores on these
+    very sets, so expect a little less elsewhere.
 
     **When it fails.** Series whose normal level drifts away from the training part; context that reaches back
     further than a window; anomalies of which the training part is full.

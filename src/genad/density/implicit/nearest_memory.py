@@ -47,7 +47,7 @@ class NearestMemory(Detector):
     can judge the very rows it was fitted on.
 
     **When to use.** Small and medium data of up to a few dozen informative features; as a baseline always. Mean
-    AUROC/AP over 14 ADBench tables, one-class, 3 seeds: 0.954 / 0.863 with one neighbour.
+    AUROC/AP over 14 ADBench tables, one-class, 3 seeds: 0.954 / 0.862 with one neighbour.
 
     **When it fails.** Many irrelevant features drown the distance; clusters of very different density share one
     scale; anomalies that came along in the training data are remembered too. Scoring costs one pass over the memory

@@ -208,8 +208,8 @@ class SOGAAL(_GAAL):
 
     **When it fails.** A single generator ends at one part of the boundary (mode collapse), so the other parts stay
     open; see :class:`MOGAAL`. In high dimension random points are far from the data and teach little. Results vary
-    with the seed. Mean AUROC/AP over 14 ADBench tables, one-class, 2 seeds: 0.859/0.701, far
-    below nearest neighbours (0.953/0.855); worst on satimage-2 (36 features), where it is below chance.
+    with the seed. Mean AUROC/AP over 14 ADBench tables, one-class, 3 seeds: 0.867/0.705, far
+    below nearest neighbours (0.954/0.858); worst on satimage-2 (36 features), where it is below chance.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ class MOGAAL(_GAAL):
     **When to use.** As :class:`SOGAAL`, when the data form several groups.
 
     **When it fails.** In high dimension, as there; it costs ``k`` generators of ``2 d^2`` weights. Mean AUROC/AP over
-    14 ADBench tables, one-class, one seed: 0.868/0.694, far below nearest neighbours (0.953/0.855); worst on
+    14 ADBench tables, one-class, 3 seeds: 0.849/0.687, far below nearest neighbours (0.954/0.858); worst on
     satimage-2 (36 features), where it is below chance.
 
     Parameters
