@@ -67,7 +67,7 @@ class Card:
 
 
 # The packages whose modules register methods; each is walked once, on first use.
-_METHOD_PACKAGES = ("genad.reconstruction", "genad.density", "genad.committee", "genad.core")
+_METHOD_PACKAGES = ("genad.reconstruction", "genad.density", "genad.restoration", "genad.committee", "genad.core")
 _CLASSES: dict[str, type[Detector]] = {}
 T = TypeVar("T", bound=type)
 

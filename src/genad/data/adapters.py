@@ -22,6 +22,20 @@ Array = NDArray[Any]
 EXTREME = 1e15
 
 
+def value_range(low: float, high: float) -> tuple[float, float]:
+    """Return the range that pixel values are meant to span, from the lowest and the highest one found.
+
+    Examples
+    --------
+    >>> value_range(0.1, 0.9), value_range(3.0, 200.0), value_range(-5.0, 7.0)
+    ((0.0, 1.0), (0.0, 255.0), (-5.0, 7.0))
+    """
+    for top in (1.0, 255.0):
+        if low >= 0.0 and high <= top:
+            return 0.0, top
+    return (low, high) if high > low else (low, low + 1.0)
+
+
 @dataclass
 class Loaded:
     """Data made ready for a detector.
@@ -248,12 +262,16 @@ class DenseAdapter(Adapter):
         Shape of one sample.
     mean, scale : list of float
         By channel, in the user's units.
+    low, high : float
+        Range of the values, in the user's units: 0 to 1 or 0 to 255 when they all lie within, else what was found.
     """
 
     kind: Kind = Kind.IMAGE
     shape: tuple[int, ...] = ()
     mean: list[float] = field(default_factory=list)
     scale: list[float] = field(default_factory=list)
+    low: float = 0.0
+    high: float = 1.0
 
     @property
     def names(self) -> list[str]:
@@ -274,7 +292,13 @@ class DenseAdapter(Adapter):
         scale = np.nanstd(X, axis=others, dtype=np.float64)
         scale[~(scale > 1e-6 * np.maximum(1.0, np.abs(self.mean)))] = 1.0
         self.scale = [float(value) for value in scale]
+        self.low, self.high = value_range(float(np.nanmin(X)), float(np.nanmax(X)))
         return self.transform(X)
+
+    def pixel_scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (scale, shift) by channel: ``z * scale + shift`` is a standardised value within 0 to 1."""
+        span = self.high - self.low
+        return np.asarray(self.scale) / span, (np.asarray(self.mean) - self.low) / span
 
     def transform(self, X: Array) -> Loaded:
         """Standardise arrays of the fitted shape."""
@@ -315,12 +339,14 @@ class DenseAdapter(Adapter):
             "shape": list(self.shape),
             "mean": self.mean,
             "scale": self.scale,
+            "range": [self.low, self.high],
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Make a fitted adapter again."""
-        return cls(Kind(state["kind"]), tuple(state["shape"]), state["mean"], state["scale"])
+        low, high = state["range"]
+        return cls(Kind(state["kind"]), tuple(state["shape"]), state["mean"], state["scale"], low, high)
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Networks trained elsewhere, behind small interfaces."""

@@ -1,0 +1,1 @@
+"""Diffusion-based reconstruction, section 1.1.4 of the survey."""

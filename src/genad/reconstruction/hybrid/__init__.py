@@ -1,0 +1,1 @@
+"""Reconstruction by more than one family, section 1.1.5 of the survey."""

@@ -1,0 +1,1 @@
+"""Anomaly restoration: what an anomalous sample should have looked like."""

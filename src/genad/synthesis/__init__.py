@@ -1,0 +1,1 @@
+"""Anomaly synthesis: make realistic anomalies, with their masks, from normal samples."""
