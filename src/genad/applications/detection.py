@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from genad.applications.reading import Data, read, read_both
+from genad.applications.data import Data
+from genad.applications.reading import read, read_both
 from genad.core.calibration import Conformal
 from genad.core.registry import create, detector_class
 from genad.core.windows import Windowed
@@ -30,7 +31,11 @@ __all__ = [
 ]
 
 #: The detector of each kind when none is named.
-DEFAULTS: dict[Kind, str] = {Kind.TABLE: "table_committee", Kind.SERIES: "series_committee"}
+DEFAULTS: dict[Kind, str] = {
+    Kind.TABLE: "table_committee",
+    Kind.SERIES: "series_committee",
+    Kind.IMAGE: "image_committee",
+}
 
 # What a wrapper of windows decides for the detector inside it.
 _OUTER = ("threshold", "holdout", "random_state", "device", "verbose", "spread")
@@ -41,7 +46,7 @@ def default_detector(kind: Kind | str, **params: Any) -> Detector:
 
     Parameters
     ----------
-    kind : {"table", "series"}
+    kind : {"table", "series", "image"}
         The kind of data.
     **params
         Hyper-parameters, as for :func:`genad.create`.

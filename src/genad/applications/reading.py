@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genad.applications.data import Data
+from genad.applications.images import is_image_source, read_image_data, read_image_job
 from genad.data.columns import ColumnKind
 from genad.data.io import read_table
-from genad.data.kinds import Kind
+from genad.data.kinds import Kind, kind_of_shape
 from genad.data.series import Series, as_series
 from genad.data.table import Table, as_table
 from genad.errors import DataWarning, InputError
@@ -22,34 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KINDS = (Kind.TABLE, Kind.SERIES)
-
-
-@dataclass
-class Data:
-    """Data read for a job.
-
-    Attributes
-    ----------
-    X : Table or Series
-        What a detector takes.
-    kind : Kind
-        Table or series.
-    labels : int array or None
-        1 anomaly, 0 normal, -1 unlabelled, in the order of the rows; None when not given.
-    why : str
-        Why the data are read as this kind.
-    notes : list of str
-        What was assumed in reading, for the user to see.
-    """
-
-    X: Table | Series
-    kind: Kind
-    labels: NDArray[np.int64] | None
-    why: str = ""
-    notes: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.X)
 
 
 def read(
@@ -98,8 +71,14 @@ def read(
     >>> data.kind.value, data.why, data.labels.tolist()
     ('series', 'it has ascending time stamps', [0, 1])
     """
+    if is_image_source(source):
+        return read_image_data(source, labels=labels)
+    if isinstance(source, np.ndarray) and source.ndim in {3, 4, 5}:
+        found = kind_of_shape(source.shape[1:])
+        values, _ = _labels(labels, None, len(source))
+        return Data(source, found, values, f"an array of rank {source.ndim} was given")
     if kind is not None and kind not in _KINDS:
-        raise InputError(f"kind: {str(kind)!r} was given; use 'table' or 'series'.")
+        raise InputError(f"kind: {str(kind)!r} was given for a file of rows; use 'table' or 'series'.")
     if isinstance(source, Series):
         values, _ = _labels(labels, None, len(source))
         return Data(source, Kind.SERIES, values, "a series was given")
@@ -179,6 +158,12 @@ def read_both(
     >>> given.labels.tolist(), learnt.labels
     ([0, 1], None)
     """
+    if is_image_source(source, train):
+        only = [name for name in ("time", "entity", "delimiter", "drop") if options.pop(name, None)]
+        return read_image_job(source, train, labels=labels, only=only, **options)
+    for name in ("size", "skip_broken", "progress"):
+        if options.pop(name, None):
+            raise InputError(f"{name}: only images have it, and these are none; leave it out.")
     if train is None:
         both = read(source, labels=labels, kind=kind, **options)
         return both, both

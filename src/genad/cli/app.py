@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genad.cli import bench, catalog, detect, model
+from genad.cli import bench, catalog, detect, images, model
 from genad.cli.terminal import EXIT_CODES, GuardedGroup
 
 _EPILOG = "Exit codes: " + ", ".join(f"{code} {said}" for code, said in EXIT_CODES.items()) + "."
@@ -54,6 +54,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "score": model.score,
     "explain": model.explain,
     "restore": model.restore,
+    "synthesize": images.synthesize,
     "list": catalog.list_,
     "info": catalog.info,
 }

@@ -11,7 +11,7 @@ from genad.cli import options
 from genad.cli.terminal import terminal_of
 
 if TYPE_CHECKING:
-    from genad.applications.reading import Data
+    from genad.applications.data import Data
     from genad.core.detections import Detections
     from genad.core.detector import Detector
 
@@ -35,10 +35,13 @@ def detect(
     entity: options.Entity = None,
     delimiter: options.Delimiter = None,
     drop: options.Drop = None,
+    size: options.Size = None,
+    skip_broken: options.SkipBroken = False,
     method: options.Method = None,
     window: options.Window = None,
     alpha: options.Alpha = None,
     fdr: options.Fdr = None,
+    pixel_alpha: options.PixelAlpha = 0.01,
     settings: options.Settings = None,
     seed: options.Seed = 0,
     device: options.Device = None,
@@ -55,9 +58,9 @@ def detect(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the anomalies in a file: learn what is normal, score every row, say where and why.
+    """Find the anomalies in a file or a folder of images: learn what is normal, score, say where and why.
 
-    Writes scores.csv (one line a row), report.html and model.genad.
+    Writes scores.csv (one line a row or image), report.html and model.genad, and masks/ for images.
     """
     terminal = terminal_of(ctx, quiet=quiet)
     from genad.applications.detection import kind_for
@@ -82,16 +85,18 @@ def detect(
         entity=entity,
         delimiter=delimiter,
         drop=drop or (),
+        size=size,
+        skip_broken=skip_broken,
     )
     for note in dict.fromkeys([*given.notes, *learnt.notes]):
         terminal.note(note)
     make_folder(out)
     detector = jobs.fit(learnt, request, out / "fit.ckpt", terminal)
-    found = detector.detect(given.X, fdr=fdr)
+    found = detector.detect(given.X, fdr=fdr, pixel_alpha=pixel_alpha)
     files = write(out, detector, found, given, format_, report=not no_report, model=not no_model)
     facts: dict[str, Any] = {
         "data": data_facts(path, given),
-        "train": None if train is None else data_facts(train, learnt),
+        "train": None if learnt is given else data_facts(train or path, learnt),
         **detector_facts(detector, request),
         **answer_facts(found),
         "against_labels": label_facts(found, given.labels),
@@ -133,7 +138,9 @@ def write(
     model: bool,
 ) -> dict[str, str]:
     """Write scores, report and model, each whole or not at all, and return their paths."""
+    from genad.cli.images import write_masks
     from genad.cli.output import score_columns
+    from genad.core.pixels import ImageDetections
     from genad.data.writer import write_table
 
     files = {"scores": write_table(score_columns(found), out / f"scores.{format_.value}")}
@@ -142,6 +149,8 @@ def write(
 
         page = out / "report.html"
         files["report"] = write_report(found, page, detector=detector, truth=given.labels)
+    if isinstance(found, ImageDetections):
+        files["masks"] = write_masks(found, out / "masks")
     if model:
         files["model"] = detector.save(out / "model.genad")
     return {name: str(path) for name, path in files.items()}

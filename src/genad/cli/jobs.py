@@ -12,7 +12,7 @@ from genad.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from genad.applications.reading import Data
+    from genad.applications.data import Data
     from genad.cli.terminal import Terminal
     from genad.core.detector import Detector
 
@@ -145,6 +145,11 @@ def read_for(
     from genad.applications.reading import read
 
     kind = detector.describe()["kind"]
+    if kind == "image":
+        from genad.applications.images import read_image_data
+
+        channels, *size = detector.sample_shape_
+        return read_image_data(path, size=(size[0], size[1]), channels=channels)
     if kind not in ("table", "series"):
         raise InputError(f"--model: this model judges a {kind}, which no table file holds; use it from Python.")
     return read(path, kind=kind, time=time, entity=entity, delimiter=delimiter, drop=drop)

@@ -23,6 +23,8 @@ def fit(
     entity: options.Entity = None,
     delimiter: options.Delimiter = None,
     drop: options.Drop = None,
+    size: options.Size = None,
+    skip_broken: options.SkipBroken = False,
     method: options.Method = None,
     window: options.Window = None,
     alpha: options.Alpha = None,
@@ -35,14 +37,14 @@ def fit(
     """Learn what is normal from mostly normal data and write a model file."""
     terminal = terminal_of(ctx, quiet=quiet)
     from genad.applications.detection import kind_for
-    from genad.applications.reading import read
+    from genad.applications.reading import read_both
     from genad.cli import jobs
     from genad.cli.detect import make_folder
     from genad.cli.output import write_json
     from genad.cli.summary import data_facts, detector_facts, print_summary
 
     request = jobs.Request(method, window, alpha, settings or (), seed, device)
-    data = read(
+    _, data = read_both(
         path,
         kind=kind_for(method, kind, window),
         time=time,
@@ -50,6 +52,8 @@ def fit(
         labels=labels,
         delimiter=delimiter,
         drop=drop or (),
+        size=size,
+        skip_broken=skip_broken,
     )
     for note in data.notes:
         terminal.note(note)
@@ -137,17 +141,22 @@ def restore(
     drop: options.Drop = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Replace every row by the nearest normal one, in the columns and units of the data."""
+    """Replace every row or image by the nearest normal one, in the units of the data."""
     terminal_of(ctx, quiet=quiet)
+    from genad.cli.images import restore_images
     from genad.cli.jobs import read_for
     from genad.cli.output import check_target, write_columns
     from genad.core.persistence import load
     from genad.data.series import Series
     from genad.data.table import as_table
 
-    check_target(out)
     detector = load(model)
+    if detector.describe()["kind"] != "image":
+        check_target(out)
     data = read_for(detector, path, time=time, entity=entity, delimiter=delimiter, drop=drop or ())
+    if data.kind == "image":
+        restore_images(detector, data.X, out)
+        return
     original = as_table(data.X.original if isinstance(data.X, Series) else data.X)
     restored = as_table(detector.restore(data.X))
     # Time, entity and columns that the model leaves out come back as they are.

@@ -14,6 +14,7 @@ class KindChoice(StrEnum):
 
     TABLE = "table"
     SERIES = "series"
+    IMAGE = "image"
 
 
 class FormatChoice(StrEnum):
@@ -37,8 +38,26 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
-        help="CSV, TSV, Parquet, Feather, JSON lines, .npy or .npz file; - is standard input.",
+        help="CSV, TSV, Parquet, Feather, JSON lines, .npy or .npz file, - for standard input; or an image, or a "
+        "folder of images (MVTec, BTAD or VisA layout, good/ beside others, or flat).",
         show_default=False,
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="PIXELS",
+        help="Images: working size of the longer side; found out when absent, at most 256.",
+        rich_help_panel=_READING,
+    ),
+]
+SkipBroken = Annotated[
+    bool,
+    typer.Option(
+        "--skip-broken",
+        help="Images: name files that cannot be read and go on without them.",
+        rich_help_panel=_READING,
     ),
 ]
 Labels = Annotated[
@@ -103,6 +122,15 @@ Fdr = Annotated[
     typer.Option(
         callback=_open_share,
         help="Flag at this false discovery rate, between 0 and 1, instead of by the threshold.",
+        rich_help_panel=_METHOD,
+    ),
+]
+PixelAlpha = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=0.5,
+        help="Images: share of a normal image that its mask may cover on average.",
         rich_help_panel=_METHOD,
     ),
 ]

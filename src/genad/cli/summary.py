@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from genad.applications.reading import Data
+    from genad.applications.data import Data
     from genad.cli.jobs import Request
     from genad.core.detections import Detections, Explanation, Part
     from genad.core.detector import Detector
@@ -24,9 +24,12 @@ _EVENTS = 20
 
 def data_facts(path: str, data: Data) -> dict[str, Any]:
     """Return what was read: rows, columns, missing cells, kind and why."""
+    from genad.data.image import Images
     from genad.data.series import Series
 
     X = data.X
+    if isinstance(X, Images):
+        return _image_facts(path, data)
     if isinstance(X, Series):
         columns, missing = X.n_channels, int(np.isnan(X.values).sum())
     else:
@@ -47,6 +50,25 @@ def data_facts(path: str, data: Data) -> dict[str, Any]:
             "anomalies": int((data.labels == 1).sum()),
             "normal": int((data.labels == 0).sum()),
         }
+    return facts
+
+
+def _image_facts(path: str, data: Data) -> dict[str, Any]:
+    """Return what was read: images, their size, classes, kind and why."""
+    channels, rows, columns = data.X.shape
+    facts: dict[str, Any] = {
+        "path": path,
+        "images": len(data),
+        "working_size": [rows, columns],
+        "channels": channels,
+        "pixels": str(data.X.pixels.dtype),
+        "kind": data.kind.value,
+        "why": data.why,
+    }
+    if data.labels is not None:
+        facts["labelled"] = {"anomalies": int((data.labels == 1).sum()), "normal": int((data.labels == 0).sum())}
+    if data.X.classes is not None:
+        facts["classes"] = {name: data.X.classes.count(name) for name in sorted(set(data.X.classes))}
     return facts
 
 
@@ -113,8 +135,9 @@ def _row(found: Detections, position: int) -> int:
 
 def _unit(found: Detections, position: int) -> dict[str, Any]:
     part = found.explain(position, parts=1).parts[0]
+    name = position_name(found, position)
     facts = {
-        "row": _row(found, position),
+        **({"row": _row(found, position)} if name is None else {"image": name}),
         "score": float(found.scores[position]),
         "p_value": float(found.p_values[position]),
         "flagged": bool(found.is_anomaly[position]),
@@ -128,6 +151,12 @@ def _unit(found: Detections, position: int) -> dict[str, Any]:
         if values is not None:
             facts[name] = values[position]
     return facts
+
+
+def position_name(found: Detections, position: int) -> str | None:
+    """Return the name of an image, None for other units."""
+    images = getattr(found, "images", None)
+    return None if images is None else str(images.names[position])
 
 
 def label_facts(found: Detections, labels: NDArray[Any] | None) -> dict[str, float] | None:
@@ -199,7 +228,8 @@ def _why(found: Detections, position: int) -> str:
     from genad.report.wording import number
 
     explanation = found.explain(position, parts=1)
-    where = f"row {_row(found, position)}"
+    name = position_name(found, position)
+    where = f"row {_row(found, position)}" if name is None else name
     if found.time is not None:
         where += f" ({number(found.time[position])})"
     return f"{where}: {_part_line(explanation.parts[0])}"
@@ -225,11 +255,15 @@ def _same_data(facts: Mapping[str, Any]) -> str:
 
 
 def _read_line(facts: Mapping[str, Any]) -> str:
+    labels = facts.get("labelled")
+    known = f"; labelled: {labels['anomalies']:,} anomalous, {labels['normal']:,} normal" if labels else ""
+    if "images" in facts:
+        size = " x ".join(str(n) for n in facts["working_size"])
+        channels = f"{facts['channels']} channel{'' if facts['channels'] == 1 else 's'}"
+        return f"{facts['path']}: {facts['images']:,} images, {size} px, {channels} ({facts['why']}){known}"
     missing = facts["missing_cells"]
     cells = f"{missing:,} missing cell{'' if missing == 1 else 's'}"
     entities = f" of {facts['entities']:,} entities" if "entities" in facts else ""
-    labels = facts.get("labelled")
-    known = f"; labelled: {labels['anomalies']:,} anomalous, {labels['normal']:,} normal" if labels else ""
     return (
         f"{facts['path']}: {facts['rows']:,} rows x {facts['columns']:,} columns, {cells}; a "
         f"{facts['kind']}{entities} ({facts['why']}){known}"

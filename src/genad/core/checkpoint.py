@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from genad.errors import GenadError, ModelFileError
-
-
-def replace_file(path: Path, write: Any) -> None:
-    """Call ``write(temporary_path)`` and move the result to ``path``; leave nothing behind when it fails.
-
-    Raises
-    ------
-    GenadError
-        When the file cannot be written, for instance because the disk is full.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        # Like any other file the user writes, whatever the writer made of it.
-        umask = os.umask(0)
-        os.umask(umask)
-        beside.chmod(0o666 & ~umask)
-        beside.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise GenadError(
-            f"{path}: cannot be written ({error}); nothing was left behind. Free some space or choose another path."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+from genad.errors import ModelFileError
+from genad.files import replace_file
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

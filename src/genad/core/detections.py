@@ -190,6 +190,13 @@ class Detections:
             raise InputError(f"k: {k!r} was given; ask for at least 1.")
         return np.argsort(-self.scores, kind="stable")[:k]
 
+    def position(self, i: int) -> int:
+        """Return position ``i``, counted from the end when negative, after checking that there is such a unit."""
+        n = len(self)
+        if not -n <= i < n:
+            raise InputError(f"i: {i!r} was given; the data have {n} units, so use 0 to {n - 1}.")
+        return int(i) % n
+
     def events(self, gap: int = 0) -> list[Event]:
         """Merge runs of flagged time steps into events.
 
@@ -243,12 +250,9 @@ class Detections:
         InputError
             When there is no such unit, or maps or restored values were left out.
         """
-        n = len(self)
-        if not -n <= i < n:
-            raise InputError(f"i: {i!r} was given; the data have {n} units, so use 0 to {n - 1}.")
         if self.maps is None or self.expected is None:
             raise InputError("explain: maps and restored values were left out; call detect() with both.")
-        i = int(i) % n
+        i = self.position(i)
         weights = np.asarray(self.maps[i], np.float64).ravel()
         weights = weights - min(0.0, float(weights.min()))
         total = weights.sum()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -24,13 +24,14 @@ from genad.core.held_out import HeldOut
 from genad.core.inference import Floats, Inference, Want
 from genad.core.ingest import make_adapter, validated
 from genad.core.loop import TINY, TrainingLoop
+from genad.core.pixels import PIXEL_ALPHA, ImageDetections
 from genad.core.registry import Card
 from genad.core.runtime import isolated_rng, resolve_device, thread_limit
 from genad.core.splits import Labels, read_labels, rows_to_scale
 from genad.core.training import BASE_TRAINING, Phase, Training, TrainingReport
 from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
-from genad.data.samples import Batch, Samples
+from genad.data.samples import Batch, HiddenSamples, Samples, Subset
 from genad.data.series import Series
 from genad.data.table import Table
 from genad.errors import InputError
@@ -39,6 +40,10 @@ from genad.nn.backbone import KINDS as BACKBONES
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
+
+
+# Numbers in a batch of a method's own choosing, and the fewest samples in it.
+_BATCH_NUMBERS, _FEWEST = 2**19, 16
 
 
 @dataclass(eq=False, repr=False)
@@ -203,7 +208,7 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
                 loop = TrainingLoop(
                     net,
                     phases,
-                    self._training,
+                    self._training_for(samples.shape),
                     seed=self.seed_,
                     device=self._device,
                     after_step=None if type(self).after_step is Detector.after_step else self.after_step,
@@ -234,6 +239,8 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
         loaded = self._ingest(X, reset=False)
         labels = self._labels(y, loaded)
         scores = self._answer(loaded.samples).scores
+        normal = torch.from_numpy(np.flatnonzero(labels.normal)).to(self._device)
+        self._calibrate_pixels(Subset(loaded.samples, normal), known=False)
         self._set_calibration(scores[labels.normal], labels, scores)
         return self
 
@@ -271,15 +278,40 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
         assert answer.maps is not None  # noqa: S101 - asked for above
         return loaded.to_user(self.adapter_.collapse(answer.maps))
 
-    def restore(self, X: Any) -> Any:
-        """Return the nearest normal sample of each unit, in the kind, shape and units of ``X``."""
+    def restore(self, X: Any, mask: Any = None) -> Any:
+        """Return the nearest normal sample of each unit, in the kind, shape and units of ``X``.
+
+        Parameters
+        ----------
+        X : array, dataframe, Table, Series, Images or path
+            Data of the kind the detector was fitted on.
+        mask : bool array, or list of them for Images, optional
+            True where to restore: for images (n, rows, columns), or one (rows, columns) an image in its own size; for
+            windows and clips in the shape of ``X``. What lies under it is not looked at, and what lies outside comes
+            back as it was. In tables and series set cells to missing (NaN) instead.
+
+        Returns
+        -------
+        object
+            As ``X``; for Images a list of arrays (rows, columns, channels) in their own sizes.
+        """
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
-        answer = self._answer(loaded.samples, "restored")
+        samples = loaded.samples
+        hidden = None if mask is None else self.adapter_.hidden(mask, loaded)
+        answer = self._answer(samples if hidden is None else HiddenSamples(samples, hidden), "restored")
         assert answer.restored is not None  # noqa: S101 - asked for above
-        return self.adapter_.native(answer.restored, loaded)
+        return self.adapter_.native(answer.restored, loaded, mask)
 
-    def detect(self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True) -> Detections:
+    def detect(
+        self,
+        X: Any,
+        *,
+        fdr: float | None = None,
+        maps: bool = True,
+        restore: bool = True,
+        pixel_alpha: float = PIXEL_ALPHA,
+    ) -> Detections:
         """Score, flag, localise and restore in one pass.
 
         Parameters
@@ -290,10 +322,13 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
             Flag by the Benjamini-Hochberg procedure at this false discovery rate, in (0, 1), and not by the threshold.
         maps, restore : bool
             Leave out what is not needed.
+        pixel_alpha : float
+            For images: the share of a normal image's pixels that its mask may cover on average, in (0, 0.5].
 
         Returns
         -------
         Detections
+            :class:`~genad.core.pixels.ImageDetections` for images.
         """
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
@@ -302,7 +337,11 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
         p_values = conformal_p_values(self.calibration_scores_, answer.scores)
         flags = self.threshold_.flag(answer.scores) if fdr is None else benjamini_hochberg(p_values, fdr)
         adapter = self.adapter_
-        return Detections(
+        form, extra = Detections, {}
+        if adapter.kind is Kind.IMAGE:
+            pixels = None if self.pixels_ is None else self.pixels_.threshold(pixel_alpha)
+            form, extra = ImageDetections, {"images": adapter.images(loaded), "pixels": pixels}
+        return form(
             scores=answer.scores,
             p_values=p_values,
             is_anomaly=flags,
@@ -319,6 +358,7 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
             entity=getattr(loaded.source, "entity", None),
             rows=getattr(loaded.source, "order", None),
             meta=self.describe(),
+            **extra,
         )
 
     def explain(self, X: Any, i: int) -> Explanation:
@@ -369,6 +409,15 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
     @property
     def _training(self) -> Training:
         return (self.training or Training()).over(self.defaults.over(BASE_TRAINING))
+
+    def _training_for(self, shape: tuple[int, ...]) -> Training:
+        """Return the training of samples of a shape: large ones come in smaller batches unless a size was asked for."""
+        training = self._training
+        size = training.batch_size
+        if size is None or (self.training is not None and self.training.batch_size is not None):
+            return training
+        fits = max(_FEWEST, _BATCH_NUMBERS // int(np.prod(shape)))
+        return replace(training, batch_size=min(size, fits))
 
     @property
     def _device(self) -> torch.device:
@@ -427,7 +476,7 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
             if rows is None:
                 loaded = self.adapter_.fit(X)
             else:
-                self.adapter_.fit(X.take(rows) if isinstance(X, Table) else X[rows])
+                self.adapter_.fit(X.take(rows) if hasattr(X, "take") and not isinstance(X, np.ndarray) else X[rows])
                 loaded = self.adapter_.transform(X)
         else:
             loaded = self.adapter_.transform(X)

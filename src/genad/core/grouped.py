@@ -16,6 +16,7 @@ from genad.core.calibration import FittedThreshold, benjamini_hochberg
 from genad.core.detections import Detections
 from genad.core.detector import Detector
 from genad.core.inference import Floats
+from genad.core.pixels import PIXEL_ALPHA
 from genad.core.registry import Card, Family, register
 from genad.data.adapters import Loaded
 from genad.data.io import read_table
@@ -182,8 +183,10 @@ class Grouped(Detector):
         """Return where the anomaly is, one value a feature, without the group's column."""
         return self._collect(X, lambda d, part: d.anomaly_map(part))
 
-    def restore(self, X: Any) -> Table:
-        """Return the nearest normal rows as a table of the features."""
+    def restore(self, X: Any, mask: Any = None) -> Table:
+        """Return the nearest normal rows as a table of the features; rows take no mask."""
+        if mask is not None:
+            raise InputError("mask: groups of rows take none; set the cells to restore to missing (NaN) instead.")
         n, asked = self._each(X, lambda d, part: d.restore(part))
         columns = {}
         for name in asked[0][2].names:
@@ -194,7 +197,15 @@ class Grouped(Detector):
             columns[name] = whole
         return as_table(columns)
 
-    def detect(self, X: Any, *, fdr: float | None = None, maps: bool = True, restore: bool = True) -> Detections:
+    def detect(
+        self,
+        X: Any,
+        *,
+        fdr: float | None = None,
+        maps: bool = True,
+        restore: bool = True,
+        pixel_alpha: float = PIXEL_ALPHA,  # noqa: ARG002 - rows have no pixels
+    ) -> Detections:
         """Score, flag, localise and restore group by group; a series answer keeps its entities together."""
         _, asked = self._each(X, lambda d, part: d.detect(part, maps=maps, restore=restore))
         parts: list[Detections] = [found for _, _, found in asked]

@@ -10,14 +10,17 @@ import torch
 
 from genad.core.calibration import Conformal, FittedThreshold, Threshold
 from genad.core.inference import Answer, BlockRunner, Floats
+from genad.core.pixels import PixelCalibration
 from genad.core.splits import Labels, split_rows
 from genad.data.adapters import Adapter
-from genad.data.kinds import KINDS
+from genad.data.kinds import KINDS, Kind
 from genad.data.samples import Samples, Subset
 from genad.errors import CalibrationWarning
 
-# Held-out samples whose residuals give the bounds of explanations.
-_BOUND_SAMPLES = 2000
+# Held-out samples, and numbers in them, whose residuals give the bounds of explanations.
+_BOUND_SAMPLES, _BOUND_NUMBERS = 2000, 2**25
+# Pixels of held-out images that set the threshold of masks.
+_PIXELS = 2**24
 
 
 class HeldOut(BlockRunner):
@@ -27,6 +30,8 @@ class HeldOut(BlockRunner):
     threshold: Threshold | None
     holdout: float
     seed_: int
+    #: How often pixels of normal images exceed a value of the map; None for other kinds of data.
+    pixels_: PixelCalibration | None = None
 
     def absorb(self, net: Any, samples: Samples) -> None:
         """Take in the held-out samples too, if the model can score a sample as if unseen (``Batch.known``)."""
@@ -51,16 +56,30 @@ class HeldOut(BlockRunner):
         )
 
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
-        few = (
-            held
-            if len(held) <= _BOUND_SAMPLES
-            else Subset(held, torch.linspace(0, len(held) - 1, _BOUND_SAMPLES, device=self._device).long())
-        )
         with self._scoring():
             self.absorb(self.net_, held)
+        size = int(np.prod(held.shape))
+        few = self._spread(held, min(_BOUND_SAMPLES, _BOUND_NUMBERS // size))
         self.bounds_ = self._residual_bounds(few, self._run(few, "restored", known=True))
+        self._calibrate_pixels(held, known=True)
         every = self._answer(samples).scores if labels.any_anomaly else None
         self._set_calibration(self._run(held, known=True).scores, labels, every)
+
+    def _spread(self, samples: Samples, n: int) -> Samples:
+        """Return at most ``n`` of the samples, at least one, evenly spread."""
+        if len(samples) <= max(1, n):
+            return samples
+        return Subset(samples, torch.linspace(0, len(samples) - 1, max(1, n), device=self._device).long())
+
+    def _calibrate_pixels(self, held: Samples, *, known: bool) -> None:
+        """Learn from the maps of held-out images how high the pixels of a normal image go."""
+        if self.adapter_.kind is Kind.IMAGE:
+            few = self._spread(held, _PIXELS // int(np.prod(held.shape)))
+            maps = self._run(few, "map", known=known).maps
+            assert maps is not None  # noqa: S101 - asked for
+            self.pixels_ = PixelCalibration.fit(maps.sum(axis=1))
+        else:
+            self.pixels_ = None
 
     def _residual_bounds(self, held: Samples, answer: Answer) -> Floats:
         """Return the 99 % quantile of |observed - restored| along the channel axis of held-out samples."""

@@ -10,6 +10,8 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from genad.data.adapters import Adapter, DenseAdapter, SeriesAdapter, TableAdapter
+from genad.data.image import Images, holds_images, read_images
+from genad.data.image.adapter import ImageAdapter
 from genad.data.io import read_table
 from genad.data.kinds import KINDS, Kind, kind_of_shape
 from genad.data.series import Series, as_series
@@ -39,7 +41,11 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
     """
     wants_series = detector.reads_as is Kind.SERIES
     if isinstance(X, str | Path):
-        X = read_table(X)
+        X = read_images(X) if holds_images(X) else read_table(X)
+    if isinstance(X, Images):
+        if reset:
+            detector.n_features_in_ = int(np.prod(X.shape))
+        return X
     if wants_series:
         series = as_series(X)
         _check_channels(detector, series, reset=reset)
@@ -74,7 +80,9 @@ def make_adapter(detector: Detector, X: Any) -> Adapter:
         When the detector does not take this kind of data.
     """
     adapter: Adapter
-    if isinstance(X, Series):
+    if isinstance(X, Images):
+        adapter = ImageAdapter()
+    elif isinstance(X, Series):
         adapter = SeriesAdapter(
             window=getattr(detector, "window", None),
             default=getattr(detector, "default_window", 32),

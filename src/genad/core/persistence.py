@@ -18,6 +18,7 @@ from torch import Tensor
 from genad.core.calibration import FittedThreshold, threshold_from_dict
 from genad.core.checkpoint import write_tensors
 from genad.core.detections import jsonable
+from genad.core.pixels import PixelCalibration
 from genad.core.registry import detector_class
 from genad.core.stacking import set_state
 from genad.core.training import Training, TrainingReport
@@ -236,6 +237,7 @@ def network_state(detector: Detector) -> dict[str, Any]:
         "calibration_scores": detector.calibration_scores_,
         "bounds": detector.bounds_,
         "report": vars(detector.training_report_),
+        "pixels": None if detector.pixels_ is None else detector.pixels_.state(),
         "n_features_in": detector.n_features_in_,
         "feature_names_in": [str(n) for n in getattr(detector, "feature_names_in_", [])],
     }
@@ -261,6 +263,8 @@ def restore_network_state(detector: Detector, state: dict[str, Any]) -> None:
     detector.calibration_scores_ = np.asarray(state["calibration_scores"], np.float64)
     detector.bounds_ = np.asarray(state["bounds"], np.float64)
     detector.training_report_ = TrainingReport(**state["report"])
+    pixels = state.get("pixels")
+    detector.pixels_ = None if pixels is None else PixelCalibration.from_state(pixels)
     detector.n_features_in_ = int(state["n_features_in"])
     if state["feature_names_in"]:
         detector.feature_names_in_ = np.asarray(state["feature_names_in"], dtype=object)

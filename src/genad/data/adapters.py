@@ -90,9 +90,26 @@ class Adapter:
         """Turn maps on the encoded features into maps on the user's."""
         return maps
 
-    def native(self, values: Array, loaded: Loaded) -> Any:
-        """Return standardised ``values`` in the kind, shape and units of the user's data."""
+    def native(self, values: Array, loaded: Loaded, mask: Any = None) -> Any:
+        """Return standardised ``values`` in the kind, shape and units of the user's data.
+
+        Where a ``mask`` of the user's is given, what lies outside is as it was.
+        """
         raise NotImplementedError
+
+    def hidden(self, mask: Any, loaded: Loaded) -> torch.Tensor:  # noqa: ARG002 - the dense kinds take one
+        """Return which standardised values a mask of the user's hides, a bool tensor in the samples' shape."""
+        raise InputError(
+            f"mask: a {self.kind.value} takes none; set the cells to restore to missing (NaN), or leave the mask out."
+        )
+
+    def pixel_scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (scale, shift) by channel: ``z * scale + shift`` is a standardised value within 0 to 1."""
+        raise InputError(f"X: a {self.kind.value} has no pixels.")
+
+    def images(self, loaded: Loaded) -> Any:  # noqa: ARG002 - only images as files have them
+        """Return the collection of images behind the data, None when there is none."""
+        return None
 
     def columns(self, values: Array) -> dict[str, Array] | Array:
         """Return standardised ``values`` in the user's units: by feature, or whole for images and windows."""
@@ -201,7 +218,7 @@ class TableAdapter(Adapter):
         """Add up the parts of the encoded columns of each column."""
         return self.encoder.collapse(maps)
 
-    def native(self, values: Array, loaded: Loaded) -> Any:
+    def native(self, values: Array, loaded: Loaded, mask: Any = None) -> Any:  # noqa: ARG002 - refused in hidden
         """Return rows as an array, a Table or a dataframe, whatever came in."""
         if isinstance(loaded.original, np.ndarray) and isinstance(loaded.source, np.ndarray):
             whole = self.encoder.inverse_numeric(values)
@@ -283,7 +300,7 @@ class DenseAdapter(Adapter):
         shape[1 + KINDS[self.kind].channel_axis] = -1
         return np.asarray(values, np.float64).reshape(shape)
 
-    def fit(self, X: Array) -> Loaded:
+    def fit(self, X: Any) -> Loaded:
         """Learn mean and scale of each channel."""
         self.shape = tuple(X.shape[1:])
         axis = 1 + KINDS[self.kind].channel_axis
@@ -300,7 +317,7 @@ class DenseAdapter(Adapter):
         span = self.high - self.low
         return np.asarray(self.scale) / span, (np.asarray(self.mean) - self.low) / span
 
-    def transform(self, X: Array) -> Loaded:
+    def transform(self, X: Any) -> Loaded:
         """Standardise arrays of the fitted shape."""
         if tuple(X.shape[1:]) != self.shape:
             raise InputError(
@@ -315,10 +332,27 @@ class DenseAdapter(Adapter):
             mask = torch.from_numpy(~missing)
         return Loaded(ArraySamples(torch.from_numpy(z), mask), X, X)
 
-    def native(self, values: Array, loaded: Loaded) -> Array:
+    def native(self, values: Array, loaded: Loaded, mask: Any = None) -> Any:
         """Return arrays in the user's units and floating type."""
         kept = loaded.original.dtype if loaded.original.dtype.kind == "f" else np.float64
-        return self.columns(values).astype(kept)
+        units = self.columns(values).astype(kept)
+        if mask is None:
+            return units
+        return np.where(self.hidden(mask, loaded).numpy(), units, loaded.source)
+
+    def hidden(self, mask: Any, loaded: Loaded) -> torch.Tensor:
+        """Return the mask in the samples' shape; one of images may leave the channels out."""
+        found = np.asarray(mask)
+        shape = (len(loaded.source), *self.shape)
+        if self.kind is Kind.IMAGE and found.ndim == 3:
+            found = found[:, None]
+        fits = found.ndim == len(shape) and all(a in (1, b) for a, b in zip(found.shape[1:], shape[1:], strict=True))
+        if found.dtype != np.bool_ or not fits or len(found) != shape[0]:
+            raise InputError(
+                f"mask: an array of {found.dtype} and shape {np.asarray(mask).shape} was given; use one of bool and "
+                f"shape {shape}" + (f" or {(shape[0], *shape[2:])}." if self.kind is Kind.IMAGE else ".")
+            )
+        return torch.from_numpy(np.broadcast_to(found, shape).copy())
 
     def columns(self, values: Array) -> Array:
         """Return arrays in the user's units."""
@@ -414,7 +448,7 @@ class SeriesAdapter(Adapter):
         """Add up the parts of the encoded columns of each channel."""
         return self.encoder.collapse(maps)
 
-    def native(self, values: Array, loaded: Loaded) -> Any:
+    def native(self, values: Array, loaded: Loaded, mask: Any = None) -> Any:  # noqa: ARG002 - refused in hidden
         """Return the restored series in the user's kind, order and units."""
         return loaded.source.like_original(self.columns(values))
 

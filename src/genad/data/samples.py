@@ -181,6 +181,46 @@ class Subset:
         return Subset(self.samples.to(device), self.indices.to(device))
 
 
+@dataclass(slots=True)
+class HiddenSamples:
+    """Samples some of whose values are hidden, as if they were missing.
+
+    Attributes
+    ----------
+    samples : Samples
+    hidden : Tensor of bool, shape (n, *sample shape)
+        True where a value must not be looked at.
+    """
+
+    samples: Samples
+    hidden: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.samples.shape
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def _hide(self, batch: Batch, hidden: Tensor) -> Batch:
+        seen = ~hidden.to(batch.x.device)
+        mask = seen if batch.mask is None else seen & batch.mask
+        return Batch(batch.x * mask, mask)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the samples at ``indices``."""
+        return self._hide(self.samples.batch(indices), self.hidden[indices.to(self.hidden.device)])
+
+    def stretch(self, start: int, stop: int) -> Batch:
+        """Return the samples from ``start`` to ``stop``."""
+        return self._hide(self.samples.stretch(start, stop), self.hidden[start:stop])
+
+    def to(self, device: torch.device) -> HiddenSamples:
+        """Return the samples on ``device``."""
+        return HiddenSamples(self.samples.to(device), self.hidden.to(device))
+
+
 def iterate(samples: Samples, size: int) -> Iterator[tuple[slice, Batch]]:
     """Walk over all samples in order, in batches of ``size``.
 

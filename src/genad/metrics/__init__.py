@@ -1,4 +1,4 @@
-"""Metrics of anomaly detection: point, range, volume under the surface, affiliation.
+"""Metrics of anomaly detection: point, range, volume under the surface, affiliation, pixel and region.
 
 Labels are 1 = anomaly, 0 = normal; scores are higher = more anomalous. A name that begins with
 ``oracle_`` marks a figure whose threshold saw the labels. Names are loaded on first use.
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from genad.metrics.adjusted import point_adjusted_f1 as point_adjusted_f1
     from genad.metrics.affiliation_zones import Affiliation as Affiliation
     from genad.metrics.affiliation_zones import affiliation as affiliation
+    from genad.metrics.classes import ClassFigures as ClassFigures
+    from genad.metrics.classes import by_class as by_class
+    from genad.metrics.pixel import dice_score as dice_score
+    from genad.metrics.pixel import iou_score as iou_score
+    from genad.metrics.pixel import pixel_ap as pixel_ap
+    from genad.metrics.pixel import pixel_auroc as pixel_auroc
     from genad.metrics.point import OracleF1 as OracleF1
     from genad.metrics.point import auroc as auroc
     from genad.metrics.point import average_precision as average_precision
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
     from genad.metrics.ranges import RangeBased as RangeBased
     from genad.metrics.ranges import events_from_flags as events_from_flags
     from genad.metrics.ranges import range_based as range_based
+    from genad.metrics.regions import aupro as aupro
+    from genad.metrics.streamed import PixelFigures as PixelFigures
+    from genad.metrics.streamed import PixelMetrics as PixelMetrics
     from genad.metrics.summary import evaluate as evaluate
     from genad.metrics.vus import VolumeUnderSurface as VolumeUnderSurface
     from genad.metrics.vus import volume_under_surface as volume_under_surface
@@ -46,6 +55,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "point_adjusted_f1",
         ],
         "affiliation_zones": ["Affiliation", "affiliation"],
+        "classes": ["ClassFigures", "by_class"],
+        "pixel": ["dice_score", "iou_score", "pixel_ap", "pixel_auroc"],
         "point": [
             "OracleF1",
             "auroc",
@@ -58,6 +69,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "recall_at_false_alarm_rate",
         ],
         "ranges": ["RangeBased", "events_from_flags", "range_based"],
+        "regions": ["aupro"],
+        "streamed": ["PixelFigures", "PixelMetrics"],
         "summary": ["evaluate"],
         "vus": ["VolumeUnderSurface", "volume_under_surface", "vus_pr", "vus_roc"],
     },

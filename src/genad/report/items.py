@@ -134,6 +134,10 @@ def explainable(detections: Detections) -> bool:
 
 def position(detections: Detections, i: int) -> str:
     """Write where a unit is, in the rows of the user's data: ``'row 17'``."""
+    images = getattr(detections, "images", None)
+    if images is not None:
+        of = "" if images.classes is None else f" ({clip_text(str(images.classes[i]), 30)})"
+        return f"{clip_text(str(images.names[i]), 60)}{of}"
     rows = getattr(detections, "rows", None)
     return f"{unit_of(detections)} {int(i if rows is None else rows[i])}"
 
@@ -205,8 +209,10 @@ def _stamp(detections: Detections, i: int) -> str:
 def _parts(detections: Detections, i: int) -> tuple[list[Row], str]:
     if not explainable(detections):
         return [], ""
-    total = int(np.prod(np.asarray(detections.maps).shape[1:]))
     rows = [_row(part) for part in detections.explain(i, parts=_PARTS)]
+    if detections.kind is Kind.IMAGE:
+        return rows, ""
+    total = int(np.prod(np.asarray(detections.maps).shape[1:]))
     left = total - len(rows)
     rest = max(0.0, 100.0 - sum(row.share for row in rows))
     word = "feature" if detections.kind is Kind.TABLE else "channel" if detections.kind is Kind.SERIES else "place"

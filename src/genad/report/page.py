@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from genad.core.detections import Detections
 
 _ASSETS = Path(__file__).parent / "assets"
-_PARTS_NAMES = {Kind.TABLE: "top features", Kind.SERIES: "top channels"}
+_PARTS_NAMES = {Kind.TABLE: "top features", Kind.SERIES: "top channels", Kind.IMAGE: "top regions"}
 
 
 def write_report(
@@ -83,7 +83,7 @@ def write_report(
     >>> "1 of 10 rows flagged" in page
     True
     """
-    from genad.core.checkpoint import replace_file
+    from genad.files import replace_file
 
     text = render(detections, detector=detector, truth=truth, title=title, date=date)
     target = Path(path)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _LARGEST = 160
 _CURVES = 3
 _WIDTH, _HEIGHT = 320, 90
+# Of what is anomalous: red, green and blue.
+_COLOUR = (214, 80, 50)
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,23 @@ def pictures(detections: Detections, i: int) -> list[Picture]:
         seen = seen[at]
         normal = None if normal is None else normal[at]
         where = None if where is None else where[at]
-    low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
+    low, high = _brightness(detections, seen)
     found = [Picture(f"observed{frame}", _photo(seen, low, high))]
     if normal is not None:
         found.append(Picture("nearest normal", _photo(normal, low, high)))
-    if where is not None:
-        found.append(Picture("where", _heat(where)))
+    if where is None:
+        return found
+    if detections.kind is not Kind.IMAGE:
+        return [*found, Picture("where", _heat(where))]
+    total = np.nan_to_num(where).clip(0)
+    total = total if total.ndim == 2 else total.sum(0)
+    backdrop = _grey(seen, low, high)
+    pixels = getattr(detections, "pixels", None)
+    # Full colour at twice the pixel threshold, so that a normal image looks calm.
+    strength = _strength(total) if pixels is None else (total / max(2 * pixels.value, 1e-300)).clip(0, 1)
+    found.append(Picture("where", _overlay(backdrop, strength)))
+    if pixels is not None:
+        found.append(Picture("mask", _overlay(backdrop, (total > pixels.value).astype(np.float64))))
     return found
 
 
@@ -134,13 +147,39 @@ def _photo(image: NDArray[np.float64], low: float, high: float) -> str:
     return _address(np.moveaxis((scaled.clip(0, 1) * 255).round().astype(np.uint8), 0, -1).copy())
 
 
+def _brightness(detections: Detections, seen: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the values drawn black and white: the whole range of photographs, else what the sample holds."""
+    images = getattr(detections, "images", None)
+    if images is not None and images.pixels.dtype == np.uint8:
+        return 0.0, 255.0
+    known = seen[np.isfinite(seen)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+def _grey(image: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """Return an image as one plane from 0 to 1."""
+    return ((np.nan_to_num(image.mean(axis=0), nan=low) - low) / max(high - low, 1e-12)).clip(0, 1)
+
+
+def _strength(total: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt(total / max(float(total.max()), 1e-300))
+
+
+def _overlay(grey: NDArray[np.float64], strength: NDArray[np.float64]) -> str:
+    """Lay one colour over a grey image, as opaque as the map is strong."""
+    below = _blocks(grey[None], np.mean)[0][..., None] * 255
+    # The highest value of a block is kept, so that a single bad pixel stays visible.
+    above = 0.85 * _blocks(strength[None], np.max)[0][..., None]
+    mixed = below * (1 - above) + np.array(_COLOUR) * above
+    return _address(mixed.round().clip(0, 255).astype(np.uint8))
+
+
 def _heat(where: NDArray[np.float64]) -> str:
     """Draw a map as one colour of varying opacity, which sits on light and dark pages."""
-    # The highest value of a block is kept, so that a single bad pixel stays visible.
-    total = _blocks(np.nan_to_num(where).clip(0).sum(0, keepdims=True), np.max)[0]
-    strength = (total / max(float(total.max()), 1e-300)) ** 0.5
-    pixels = np.empty((*total.shape, 4), np.uint8)
-    pixels[..., :3] = (214, 80, 50)
+    # As in an overlay, a single bad pixel stays visible.
+    strength = _strength(_blocks(np.nan_to_num(where).clip(0).sum(0, keepdims=True), np.max)[0])
+    pixels = np.empty((*strength.shape, 4), np.uint8)
+    pixels[..., :3] = _COLOUR
     pixels[..., 3] = (strength * 255).round().astype(np.uint8)
     return _address(pixels)
 

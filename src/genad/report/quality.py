@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genad.core.pixels import ImageDetections
 from genad.data.kinds import Kind
 from genad.errors import InputError
+from genad.metrics.classes import ClassFigures
+from genad.report.localisation import class_figures, pixel_figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +35,11 @@ _FIGURES = (
     ("Events", "affiliation_precision", "Affiliation precision", "how near flags are to events"),
     ("Events", "affiliation_recall", "Affiliation recall", "how near events are to flags"),
     ("Events", "affiliation_f1", "Affiliation F1", "harmonic mean of the two"),
+    ("Pixels", "pixel_auroc", "Pixel AUROC", "a random defective pixel scores above a random normal one"),
+    ("Pixels", "pixel_average_precision", "Pixel average precision", "precision averaged over all recalls"),
+    ("Pixels", "aupro", "AUPRO", "overlap with every defect, up to 30 % of normal pixels masked"),
+    ("Pixels", "dice", "Dice", "of the masks with the true ones"),
+    ("Pixels", "iou", "IoU", "of the masks with the true ones"),
     ("Oracle", "oracle_f1", "Best F1", "of all thresholds, chosen with the labels in view"),
 )  # fmt: skip
 
@@ -68,10 +76,13 @@ class Quality:
         Empty when the labels allow none.
     notes : list of str
         How many labels there are, and how to read the figures.
+    classes : list of ClassFigures
+        By kind of defect, the hardest first; of images whose folders name kinds.
     """
 
     groups: dict[str, list[Figure]]
     notes: list[str]
+    classes: list[ClassFigures] = field(default_factory=list)
 
 
 def read_truth(detections: Detections, truth: Any) -> NDArray[np.int64]:
@@ -149,10 +160,14 @@ def quality(detections: Detections, labels: NDArray[np.int64]) -> Quality:
         detections.is_anomaly[known],
         kind="series" if series else "table",
     )
+    classes: list[ClassFigures] = []
+    if isinstance(detections, ImageDetections):
+        found |= pixel_figures(detections) or {}
+        classes = class_figures(detections, labels)
     groups: dict[str, list[Figure]] = {}
     for group, key, label, meaning in _FIGURES:
         value = found.get(key)
         if value is not None and np.isfinite(value):
             groups.setdefault(group, []).append(Figure(label, meaning, float(value)))
     notes.append("The oracle figure saw the labels: no threshold set beforehand can promise it.")
-    return Quality(groups, notes)
+    return Quality(groups, notes, classes)

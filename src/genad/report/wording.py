@@ -262,6 +262,9 @@ def training_facts(detections: Detections, detector: Any = None) -> list[tuple[s
     add("Stopped by", "stopped", str)
     add("Device", "device", str)
     add("Calibrated on", "calibration_units", lambda n: f"{count(n, unit)} held out")
+    pixels = getattr(detections, "pixels", None)
+    if pixels is not None:
+        facts.append(("Masks", pixels.promise))
     return facts
 
 
@@ -284,6 +287,9 @@ def subject(detections: Detections) -> str:
     word = "channel" if detections.kind is not Kind.TABLE else "feature"
     if detections.names:
         parts.append(count(len(detections.names), word))
+    if getattr(detections, "images", None) is not None:
+        rows, columns = detections.observed.shape[2:]
+        parts.append(f"{rows} x {columns} px")
     if detections.entity is not None:
         entities = len(set(detections.entity.tolist()))
         parts.append(f"{entities:,} entities" if entities != 1 else "1 entity")
