@@ -17,10 +17,12 @@ __all__ = ["is_image_source", "read_image_data", "read_image_job"]
 
 
 def is_image_source(*sources: Any) -> bool:
-    """Say whether the data of a job are images: a collection, or a folder or file that holds some."""
+    """Say whether the data of a job are images: a collection, or an image file, or any folder."""
     given = [source for source in sources if source is not None and source != "-"]
     return any(
-        isinstance(source, Images) or (isinstance(source, str | Path) and holds_images(source)) for source in given
+        isinstance(source, Images)
+        or (isinstance(source, str | Path) and (Path(source).is_dir() or holds_images(source)))
+        for source in given
     )
 
 

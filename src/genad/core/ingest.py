@@ -41,7 +41,7 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
     """
     wants_series = detector.reads_as is Kind.SERIES
     if isinstance(X, str | Path):
-        X = read_images(X) if holds_images(X) else read_table(X)
+        X = read_images(X) if Path(X).is_dir() or holds_images(X) else read_table(X)
     if isinstance(X, Images):
         if reset:
             detector.n_features_in_ = int(np.prod(X.shape))
