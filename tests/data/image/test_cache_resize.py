@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from genad.errors import GenadError, InputError
 
 def test_the_file_behind_a_large_array_is_gone_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else set()
     pixels = allocate((4, 1000), np.uint16, memory=100)
     assert isinstance(pixels, np.memmap)
     pixels[:] = np.arange(1000)
@@ -31,7 +28,6 @@ def test_the_file_behind_a_large_array_is_gone_with_it(tmp_path, monkeypatch):
     del view
     gc.collect()
     assert list(tmp_path.iterdir()) == []
-    assert not before or len(os.listdir("/proc/self/fd")) <= len(before)
 
 
 def test_a_full_disk_is_said(monkeypatch):
@@ -70,7 +66,7 @@ def test_working_size(sizes, size, expected):
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, (1,), (0, 4), "64", True, (2, 3, 4)])
 def test_sizes_refused(size):
-    with pytest.raises(InputError, match="size: .* was given; use a whole number of pixels"):
+    with pytest.raises(InputError, match=r"size: .* was given; use a whole number of pixels"):
         working_size(np.array([[4, 4]]), size)
 
 

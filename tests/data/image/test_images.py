@@ -108,7 +108,7 @@ def test_channels_that_do_not_go_together(tmp_path):
 
 def test_pages_of_a_file_are_images(tmp_path):
     pages = RNG.integers(0, 65536, (3, 8, 8), dtype=np.uint16)
-    tifffile.imwrite(tmp_path / "s.tif", pages)
+    tifffile.imwrite(tmp_path / "s.tif", pages, photometric="minisblack")
     images = read_images(tmp_path)
     assert images.names == ["s.tif#0", "s.tif#1", "s.tif#2"]
     np.testing.assert_array_equal(images.pixels[:, 0], pages)

@@ -110,9 +110,10 @@ class ImageAdapter(DenseAdapter):
         """Standardise images; those of another size are brought to the one learnt from."""
         given = X.as_shape(self.shape)
         column = (len(self.mean), 1, 1)
-        # A model learnt at another depth (8 against 16 bit) reads the same brightness.
-        factor = (float(given.high) - float(given.low)) / (self.high - self.low)
-        mean = (np.asarray(self.mean) - self.low) * factor + float(given.low)
+        # A model learnt at another depth (8 against 16 bit) reads the same brightness; floating numbers have no depth.
+        whole = given.pixels.dtype.kind == "u" and np.dtype(self.dtype).kind == "u"
+        factor = float(given.high) / self.high if whole else 1.0
+        mean = np.asarray(self.mean) * factor
         samples = ImageSamples(
             torch.from_numpy(given.pixels),
             torch.tensor(mean, dtype=torch.float32).view(column),

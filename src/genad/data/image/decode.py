@@ -275,7 +275,9 @@ def pillow_pixels(image: Any) -> np.ndarray[Any, Any]:
     elif image.has_transparency_data:
         pixels = over_black(np.asarray(image.convert("LA" if image.mode in {"L", "LA", "La", "1"} else "RGBA")))
     else:
-        pixels = np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
+        wanted = "L" if image.mode in _GREY_MODES else "RGB"
+        # Converting to the same mode would copy a large picture for nothing.
+        pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
     return oriented(pixels if pixels.ndim == 3 else pixels[..., None], orientation)
 
 

@@ -44,8 +44,8 @@ class DicomSeries:
 
     @property
     def name(self) -> str:
-        """The folder of a series, or its file where it has one."""
-        return self.names[0] if len(self.names) == 1 else self.names[0].rpartition("/")[0] or self.paths[0].parent.name
+        """The name of its first file."""
+        return self.names[0]
 
     def headers(self) -> list[Header]:
         """Return the size of each slice."""
@@ -184,15 +184,24 @@ def _position(data: Any) -> float:
     return float(np.dot(np.array(corner, np.float64) * (-1, -1, 1), normal))
 
 
+def _opened(path: Path, *, header: bool) -> Any:
+    pydicom = require("pydicom", "medical")
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=header)
+    except pydicom.errors.InvalidDicomError as error:
+        raise InputError(
+            f"{path} is not a DICOM file: it has no DICOM header. Remove it, or write it again."
+        ) from error
+
+
 def _header(path: Path) -> Any:
-    return require("pydicom", "medical").dcmread(path, stop_before_pixels=True)
+    return _opened(path, header=True)
 
 
 def _pixels(path: Path) -> np.ndarray[Any, Any]:
     """Return the frames of a file, (k, H, W), upright and in the units of its slope and intercept."""
     with named(path):
-        pydicom = require("pydicom", "medical")
-        data = pydicom.dcmread(path)
+        data = _opened(path, header=False)
         stored = data.pixel_array
         values = np.asarray(require("pydicom.pixels", "medical").apply_modality_lut(stored, data), np.float32)
         values = values if values.ndim == 3 else values[None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from genad.data.image.decode import PIXEL_LIMIT, Frame, Header, named
-from genad.errors import GenadError, InputError
+from genad.errors import InputError
 from genad.extras import require
+from genad.files import replace_file
 
 __all__ = ["AXES", "NiftiVolume", "VolumeFacts", "save_nifti", "slice_intensities"]
 
@@ -263,8 +264,7 @@ def save_nifti(
     """
     nibabel = require("nibabel", "medical")
     path = Path(path)
-    ending = next((e for e in (".nii.gz", ".nii") if path.name.lower().endswith(e)), None)
-    if ending is None:
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise InputError(f"path: {path} was given; it must end in .nii or .nii.gz.")
     source = NiftiVolume(Path(like), str(like), axis)
     header = source.headers()
@@ -291,17 +291,12 @@ def save_nifti(
     made = nibabel.Nifti1Image(np.ascontiguousarray(stored), image.affine, image.header)
     made.set_data_dtype(values.dtype)
     made.header.set_slope_inter(1, 0)
-    beside = path.with_name(f".{secrets.token_hex(4)}.part{ending}")
-    try:
-        nibabel.save(made, beside)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise GenadError(
-            f"{path} could not be written ({error.strerror or error}), and nothing was left behind: check that the "
-            "folder exists, that you may write there, and that the disk has room."
-        ) from error
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    zipped = path.name.lower().endswith(".gz")
+
+    def write(part: Path) -> None:
+        stream = made.to_bytes()
+        # Without the time in its header, the same slices give the same file.
+        part.write_bytes(gzip.compress(stream, compresslevel=6, mtime=0) if zipped else stream)
+
+    replace_file(path, write)
     return path

@@ -21,4 +21,4 @@ def warn(message: str) -> None:
     frame, level = sys._getframe(1), 2  # noqa: SLF001  as the module warnings does to find the line
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("genad."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message + ".", DataWarning, stacklevel=level - 1)
+    warnings.warn(message + ".", DataWarning, stacklevel=level)
