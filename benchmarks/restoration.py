@@ -86,7 +86,7 @@ def main(options: list[str]) -> None:
     parser.add_argument("--result", default="restoration")
     args = parser.parse_args(options)
     quiet()
-    from genad.synthesis.base import create_synthesizer
+    from genad.synthesis import create_synthesizer
 
     tiles = IMAGES / "magnetic_tile"
     train = pictures(listed(tiles / "train" / "good"), args.px)
