@@ -118,6 +118,23 @@ def test_train_and_test_may_be_two_folders(parts, genad_json, tmp_path):
     assert (facts["data"]["images"], facts["train"]["images"]) == (6, 100)
 
 
+def test_an_inspection_counts_false_calls_and_escapes(parts, genad_json, tmp_path):
+    facts = genad_json("industrial", parts, "-o", tmp_path, "--alpha", "0.1", *QUICK)
+    assert facts["inspection"]["good"] == 6
+    assert facts["inspection"]["defective"] == 12
+    assert facts["inspection"]["escapes"] == {"spot": 0.0, "stain": 0.0}
+    assert any("false calls per 1,000" in note for note in facts["notes"])
+    assert facts["detector"]["why"] == "asked for"
+
+
+def test_medical_answers_say_what_they_are_for(parts, genad_json, genad, folder, tmp_path):
+    facts = genad_json("medical", parts, "-o", tmp_path, *QUICK)
+    assert "not for diagnosis" in facts["notice"]
+    assert facts["volumes"] == []
+    said = genad("medical", folder / "table.csv", "-o", tmp_path / "t", *QUICK, code=2).stderr
+    assert "images" in said
+
+
 def test_synthesis_writes_images_masks_and_a_manifest(parts, genad_json, genad, tmp_path):
     out = tmp_path / "defects"
     made = genad_json("synthesize", parts, "--method", "cut_paste", "-n", "5", "-o", out)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from genad.applications.choosing import choose_for_images
 from genad.applications.data import Data
 from genad.applications.reading import read, read_both
 from genad.core.calibration import Conformal
 from genad.core.registry import create, detector_class
 from genad.core.windows import Windowed
+from genad.data.image import Images
 from genad.data.kinds import Kind
 from genad.errors import InputError
 
@@ -218,6 +220,9 @@ def detect(
     """
     asked = kind_for(method, kind, window)
     given, learnt = read_both(source, train, labels=labels, kind=asked, time=time, entity=entity)
+    if method is None and isinstance(learnt.X, Images):
+        choice = choose_for_images(learnt.X)
+        method, params = choice.method, choice.params | params
     detector = make_detector(given.kind, method, params, alpha=alpha, window=window)
     detector.fit(learnt.X, learnt.labels)
     return detector.detect(given.X, fdr=fdr)

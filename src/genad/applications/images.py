@@ -18,11 +18,10 @@ __all__ = ["is_image_source", "read_image_data", "read_image_job"]
 
 def is_image_source(*sources: Any) -> bool:
     """Say whether the data of a job are images: a collection, or an image file, or any folder."""
-    given = [source for source in sources if source is not None and source != "-"]
     return any(
         isinstance(source, Images)
         or (isinstance(source, str | Path) and (Path(source).is_dir() or holds_images(source)))
-        for source in given
+        for source in sources
     )
 
 

@@ -55,6 +55,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "explain": model.explain,
     "restore": model.restore,
     "synthesize": images.synthesize,
+    "industrial": images.industrial,
+    "medical": images.medical,
     "list": catalog.list_,
     "info": catalog.info,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from genad.cli.terminal import terminal_of
 
 if TYPE_CHECKING:
     from genad.applications.data import Data
+    from genad.cli.jobs import Request
+    from genad.cli.terminal import Terminal
     from genad.core.detections import Detections
     from genad.core.detector import Detector
 
@@ -21,14 +24,7 @@ _OUTPUT = "Output"
 def detect(
     ctx: typer.Context,
     path: options.Data,
-    train: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            help="Mostly normal data to learn from; the data themselves when absent.",
-            rich_help_panel="Reading",
-        ),
-    ] = None,
+    train: options.Train = None,
     labels: options.Labels = None,
     kind: options.Kind = None,
     time: options.Time = None,
@@ -45,10 +41,7 @@ def detect(
     settings: options.Settings = None,
     seed: options.Seed = 0,
     device: options.Device = None,
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder to write.", rich_help_panel=_OUTPUT),
-    ] = Path("genad-out"),
+    out: options.OutFolder = Path("genad-out"),
     format_: Annotated[
         options.FormatChoice,
         typer.Option("--format", help="Format of the scores.", rich_help_panel=_OUTPUT),
@@ -64,42 +57,88 @@ def detect(
     """
     terminal = terminal_of(ctx, quiet=quiet)
     from genad.applications.detection import kind_for
+    from genad.cli import jobs
+
+    reading = {
+        "labels": labels,
+        "kind": kind_for(method, kind, window),
+        "time": time,
+        "entity": entity,
+        "delimiter": delimiter,
+        "drop": drop or (),
+        "size": size,
+        "skip_broken": skip_broken,
+    }
+    request = jobs.Request(method, window, alpha, settings or (), seed, device)
+    answer = Answer(out, format_, fdr, pixel_alpha, report=not no_report, model=not no_model)
+    run(terminal, path, train, reading, request, answer, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a job is to be answered.
+
+    Attributes
+    ----------
+    out : Path
+        Folder to write.
+    format_ : FormatChoice
+        Of the scores.
+    fdr : float or None
+        False discovery rate to flag at.
+    pixel_alpha : float
+        Share of a normal image's pixels that its mask may cover.
+    report, model : bool
+        Whether to write them.
+    application : str
+        ``"industrial"`` or ``"medical"`` adds what these want to know of images.
+    """
+
+    out: Path
+    format_: options.FormatChoice
+    fdr: float | None
+    pixel_alpha: float
+    report: bool = True
+    model: bool = True
+    application: str = ""
+
+
+def run(
+    terminal: Terminal,
+    path: str,
+    train: str | None,
+    reading: dict[str, Any],
+    request: Request,
+    answer: Answer,
+    *,
+    as_json: bool,
+) -> None:
+    """Read, fit, judge, write and say what was found."""
     from genad.applications.reading import read_both
     from genad.cli import jobs
-    from genad.cli.summary import (
-        answer_facts,
-        data_facts,
-        detector_facts,
-        label_facts,
-        print_summary,
-    )
+    from genad.cli.summary import answer_facts, data_facts, detector_facts, label_facts, print_summary
 
     jobs.paths(path, train)
-    request = jobs.Request(method, window, alpha, settings or (), seed, device)
-    given, learnt = read_both(
-        path,
-        train,
-        labels=labels,
-        kind=kind_for(method, kind, window),
-        time=time,
-        entity=entity,
-        delimiter=delimiter,
-        drop=drop or (),
-        size=size,
-        skip_broken=skip_broken,
-    )
+    given, learnt = read_both(path, train, **reading)
     for note in dict.fromkeys([*given.notes, *learnt.notes]):
         terminal.note(note)
-    make_folder(out)
-    detector = jobs.fit(learnt, request, out / "fit.ckpt", terminal)
-    found = detector.detect(given.X, fdr=fdr, pixel_alpha=pixel_alpha)
-    files = write(out, detector, found, given, format_, report=not no_report, model=not no_model)
+    request = jobs.settled(request, learnt)
+    make_folder(answer.out)
+    detector = jobs.fit(learnt, request, answer.out / "fit.ckpt", terminal)
+    found = detector.detect(given.X, fdr=answer.fdr, pixel_alpha=answer.pixel_alpha)
+    more, files = {}, {}
+    if answer.application:
+        from genad.cli.images import application_facts
+
+        more, files = application_facts(answer.application, found, answer.out, terminal)
+    files |= write(answer.out, detector, found, given, answer)
     facts: dict[str, Any] = {
         "data": data_facts(path, given),
         "train": None if learnt is given else data_facts(train or path, learnt),
         **detector_facts(detector, request),
         **answer_facts(found),
         "against_labels": label_facts(found, given.labels),
+        **more,
         "files": files,
         "notes": terminal.notes,
     }
@@ -107,7 +146,7 @@ def detect(
         from genad.cli.output import write_json
 
         write_json(facts)
-    elif not quiet:
+    elif not terminal.quiet:
         print_summary(facts, found)
 
 
@@ -127,30 +166,20 @@ def make_folder(out: Path) -> None:
         raise InputError(f"--out: {out} cannot be made a folder ({error.strerror}); choose another name.") from error
 
 
-def write(
-    out: Path,
-    detector: Detector,
-    found: Detections,
-    given: Data,
-    format_: options.FormatChoice,
-    *,
-    report: bool,
-    model: bool,
-) -> dict[str, str]:
+def write(out: Path, detector: Detector, found: Detections, given: Data, answer: Answer) -> dict[str, str]:
     """Write scores, report and model, each whole or not at all, and return their paths."""
     from genad.cli.images import write_masks
     from genad.cli.output import score_columns
     from genad.core.pixels import ImageDetections
     from genad.data.writer import write_table
 
-    files = {"scores": write_table(score_columns(found), out / f"scores.{format_.value}")}
-    if report:
+    files = {"scores": write_table(score_columns(found), out / f"scores.{answer.format_.value}")}
+    if answer.report:
         from genad.report import write_report
 
-        page = out / "report.html"
-        files["report"] = write_report(found, page, detector=detector, truth=given.labels)
+        files["report"] = write_report(found, out / "report.html", detector=detector, truth=given.labels)
     if isinstance(found, ImageDetections):
         files["masks"] = write_masks(found, out / "masks")
-    if model:
+    if answer.model:
         files["model"] = detector.save(out / "model.genad")
     return {name: str(path) for name, path in files.items()}

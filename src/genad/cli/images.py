@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from genad.cli.terminal import terminal_of
 from genad.errors import InputError
 
 if TYPE_CHECKING:
+    from genad.cli.terminal import Terminal
     from genad.core.detector import Detector
     from genad.core.pixels import ImageDetections
     from genad.data.image import Images
@@ -67,6 +68,81 @@ def _plain_name(name: str) -> str:
     """Return a PNG's name for an image, its folders kept, its page or slice made part of the name."""
     path = Path(name.replace("#", "_"))
     return str(path.with_name(f"{path.name.partition('.')[0]}{'_' + name.split('#')[1] if '#' in name else ''}.png"))
+
+
+def application_facts(
+    application: str, found: Any, out: Path, terminal: Terminal
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what an application adds to the answer, and the files it wrote."""
+    import dataclasses
+
+    from genad.applications.industrial import inspection_figures
+    from genad.applications.medical import NOTICE, by_volume, export_volumes
+    from genad.core.pixels import ImageDetections
+
+    if not isinstance(found, ImageDetections) or found.images is None:
+        raise InputError(f"PATH: `genad {application}` judges images; use `genad detect` for other data.")
+    if application == "industrial":
+        figures = inspection_figures(found)
+        if figures is None:
+            return {}, {}
+        if figures.false_calls is not None:
+            terminal.note(f"{figures.false_calls:.0f} false calls per 1,000 good parts")
+        for kind, share in figures.escapes.items():
+            terminal.note(f"{share:.0%} of the parts with {kind} escaped")
+        return {"inspection": dataclasses.asdict(figures)}, {}
+    terminal.note(NOTICE)
+    volumes = by_volume(found)
+    for volume in volumes[:10]:
+        size = "" if volume.millilitres is None else f", {volume.millilitres:.1f} ml masked"
+        terminal.note(f"{volume.name}: {volume.flagged} of {volume.slices} slices flagged, worst {volume.worst}{size}")
+    written = export_volumes(found, out / "volumes")
+    files = {"volumes": str(out / "volumes")} if written else {}
+    return {"notice": NOTICE, "volumes": [dataclasses.asdict(volume) for volume in volumes]}, files
+
+
+def _application(name: str, summary: str) -> Any:
+    """Return the command of an application."""
+
+    def command(
+        ctx: typer.Context,
+        path: options.Data,
+        train: options.Train = None,
+        labels: options.Labels = None,
+        size: options.Size = None,
+        skip_broken: options.SkipBroken = False,
+        method: options.Method = None,
+        alpha: options.Alpha = None,
+        fdr: options.Fdr = None,
+        pixel_alpha: options.PixelAlpha = 0.01,
+        settings: options.Settings = None,
+        seed: options.Seed = 0,
+        device: options.Device = None,
+        out: options.OutFolder = Path("genad-out"),
+        as_json: options.Json = False,
+        quiet: options.Quiet = False,
+    ) -> None:
+        terminal = terminal_of(ctx, quiet=quiet)
+        from genad.cli.detect import Answer, run
+        from genad.cli.jobs import Request
+
+        reading = {"labels": labels, "size": size, "skip_broken": skip_broken}
+        request = Request(method, None, alpha, settings or (), seed, device)
+        answer = Answer(out, options.FormatChoice.CSV, fdr, pixel_alpha, application=name)
+        run(terminal, path, train, reading, request, answer, as_json=as_json)
+
+    command.__doc__ = summary
+    return command
+
+
+industrial = _application(
+    "industrial",
+    "Inspect product photos: defects, masks, false calls and escapes, from a raw folder to a report.",
+)
+medical = _application(
+    "medical",
+    "Look through medical slices (NIfTI, DICOM or pictures), with answers by volume. For research only.",
+)
 
 
 def synthesize(

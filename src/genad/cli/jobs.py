@@ -35,6 +35,8 @@ class Request:
         Seed of everything random.
     device : str or None
         Where to compute.
+    why : str
+        Why this method, in words; "" when it follows from ``method``.
     """
 
     method: str | None = None
@@ -43,6 +45,19 @@ class Request:
     settings: Sequence[str] = ()
     seed: int = 0
     device: str | None = None
+    why: str = ""
+
+
+def settled(request: Request, data: Data) -> Request:
+    """Return the request with a method chosen for images when none is named; other kinds have one default each."""
+    from genad.applications.choosing import choose_for_images
+    from genad.data.image import Images
+
+    if request.method is not None or not isinstance(data.X, Images):
+        return request
+    choice = choose_for_images(data.X)
+    chosen = [f"{name}={value}" for name, value in choice.params.items()]
+    return dataclasses.replace(request, method=choice.method, why=choice.why, settings=[*chosen, *request.settings])
 
 
 def paths(*given: str | None) -> None:

@@ -43,7 +43,6 @@ def fit(
     from genad.cli.output import write_json
     from genad.cli.summary import data_facts, detector_facts, print_summary
 
-    request = jobs.Request(method, window, alpha, settings or (), seed, device)
     _, data = read_both(
         path,
         kind=kind_for(method, kind, window),
@@ -57,6 +56,7 @@ def fit(
     )
     for note in data.notes:
         terminal.note(note)
+    request = jobs.settled(jobs.Request(method, window, alpha, settings or (), seed, device), data)
     make_folder(model.parent)
     detector = jobs.fit(data, request, model.with_name(f"{model.name}.ckpt"), terminal)
     detector.save(model)

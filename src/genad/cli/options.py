@@ -43,6 +43,19 @@ Data = Annotated[
         show_default=False,
     ),
 ]
+Train = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        metavar="PATH",
+        help="Mostly normal data to learn from; the data themselves when absent.",
+        rich_help_panel=_READING,
+    ),
+]
+OutFolder = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="DIR", help="Folder to write.", rich_help_panel=_OUTPUT),
+]
 Size = Annotated[
     int | None,
     typer.Option(

@@ -79,7 +79,7 @@ def detector_facts(detector: Detector, request: Request) -> dict[str, Any]:
     about = detector.describe()
     inner = getattr(detector, "detector", None)
     name = inner.name if inner is not None else about["detector"]
-    chosen = "asked for" if request.method else f"the default for a {about['kind']}"
+    chosen = request.why or ("asked for" if request.method else f"the default for a {about['kind']}")
     facts = {
         "name": name,
         "title": (inner or detector).card.title,
