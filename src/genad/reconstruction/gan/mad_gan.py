@@ -16,13 +16,13 @@ from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, everything
+from genad.nn.adversarial import invert_latent
 from genad.reconstruction.strided import StridedDetector
 
 # Windows whose pairwise distances give the bandwidth of the kernel.
 _PAIRS_OF = 500
-# Memory and smoothing of the latent search's RMSprop.
-_DECAY = 0.9
-_TINY = 1e-12
+# Memory of the latent search: without a first moment, Adam is RMSprop.
+_DECAY = (0.0, 0.9)
 
 
 class SequenceNet(nn.Module):
@@ -247,27 +247,21 @@ class MADGAN(StridedDetector):
             For each window, the sequence of least dissimilarity that was met.
         """
         x = batch.x
-        z = net.start.expand(len(x), -1, -1).clone()
-        best, lowest = z.clone(), x.new_full((len(x),), 2.0)
-        speed = torch.zeros_like(z)
-        for step in range(self.inversion_steps + 1):
-            point = z.detach().requires_grad_()
+
+        def loss(z: Tensor) -> Tensor:
             # the fused backward pass of recurrent layers on GPUs refuses networks in evaluation mode
-            with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-                error = net.dissimilarity(x, net.generator(point), batch.mask)
-                (slope,) = torch.autograd.grad(error.sum(), point)
-            error = error.detach()
-            better = error < lowest
-            lowest = torch.where(better, error, lowest)
-            best = torch.where(better[:, None, None], z, best)
-            moving = lowest > self.tolerance
-            if step == self.inversion_steps or not bool(moving.any()):
-                break
-            speed = _DECAY * speed + (1 - _DECAY) * slope.square()
-            # the mean square starts at zero, so early steps are corrected for it
-            root = (speed / (1 - _DECAY ** (step + 1))).sqrt() + _TINY
-            z = torch.where(moving[:, None, None], z - self.inversion_rate * slope / root, z)
-        return best
+            with torch.backends.cudnn.flags(enabled=False):
+                return net.dissimilarity(x, net.generator(z), batch.mask)
+
+        codes, _, _ = invert_latent(
+            loss,
+            net.start.expand(len(x), -1, -1),
+            steps=self.inversion_steps,
+            rate=self.inversion_rate,
+            betas=_DECAY,
+            tolerance=self.tolerance,
+        )
+        return codes
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score steps by residual and discriminator; the imitation is the restored window."""

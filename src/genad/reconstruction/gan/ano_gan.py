@@ -1,0 +1,279 @@
+"""AnoGAN: search the latent space of a generator of normal samples for the one nearest to each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from genad.core.families import ReconstructionDetector, SampleMixin
+from genad.core.inference import Inference, Want
+from genad.core.parameters import check_choice, check_number, check_whole
+from genad.core.registry import Card, Family, register
+from genad.core.training import Phase, Training
+from genad.data.kinds import DENSE
+from genad.data.samples import Batch, Samples, everything
+from genad.nn import Backbone, decoder, default_latent
+from genad.nn.adversarial import (
+    Critic,
+    discriminator_loss,
+    feature_distance,
+    generator_loss,
+    invert_latent,
+    leaky,
+)
+
+# Training samples whose searches give the scale of both terms.
+_SCALE_OF = 256
+
+
+class AnoGANNet(nn.Module):
+    """Generator, discriminator, the starts of every search, and the weights of both terms.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of one sample.
+    latent : int
+        Length of the latent codes.
+    restarts : int
+        Searches a sample.
+    spec : Backbone, str or None
+        Which networks; None chooses by the shape.
+
+    Attributes
+    ----------
+    start : Tensor of shape (restarts, latent)
+        Standard normal draws, the same for every sample.
+    unit : Tensor of shape (2,)
+        What the mean residual and the mean feature residual are divided by.
+    """
+
+    start: Tensor
+    unit: Tensor
+
+    def __init__(self, shape: tuple[int, ...], latent: int, restarts: int, spec: Backbone | str | None) -> None:
+        super().__init__()
+        spec = leaky(shape, spec, light=True)
+        self.latent = latent
+        self.generator = decoder(shape, latent, spec)
+        self.critic = Critic(shape, spec)
+        self.register_buffer("start", torch.randn(restarts, latent))
+        self.register_buffer("unit", torch.ones(2))
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Generate as many samples as ``like`` holds, from standard normal codes."""
+        made: Tensor = self.generator(torch.randn(len(like), self.latent, device=like.device, dtype=like.dtype))
+        return made
+
+
+@register(
+    Card(
+        title="Unsupervised anomaly detection with generative adversarial networks to guide marker discovery",
+        authors="Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs",
+        venue="IPMI",
+        year=2017,
+        family=Family.GAN,
+        kinds=DENSE,
+        row="1.1.3-01",
+        summary="Search a generator's latent space for the normal sample nearest to each sample.",
+        tags=("latent search", "feature matching", "discriminator", "inversion"),
+    ),
+    name="ano_gan",
+)
+@dataclass(eq=False, repr=False)
+class AnoGAN(SampleMixin, ReconstructionDetector):
+    """Search a generator of normal samples for the one nearest to a sample: what is left over is the score.
+
+    A generator ``G`` and a discriminator are trained against each other on normal samples; no encoder exists. To score
+    a sample both are frozen, and its latent code is searched for by ``inversion_steps`` steps of Adam on::
+
+        A(z) = (1 - lambda) |x - G(z)| / r + lambda |f(x) - f(G(z))| / d
+
+    with ``f`` the last hidden layer of the discriminator, and ``r`` and ``d`` the averages of both terms over
+    searches for training samples. The same expression at the best code met, ``z*``, is the score; ``G(z*)`` is the
+    restored sample and ``|x - G(z*)|`` the map. Missing values take no part in the search, so that restoring a
+    sample with a hole fills the hole with what the generator puts there.
+
+    The codes of a whole block are searched together, one row of one tensor each, from fixed starts; every row has
+    its own gradient and its own moments, so a score does not depend on the other samples of a call.
+
+    **When to use.** When the restored sample must be one that the model could have generated, and to fill holes.
+
+    **When it fails.** A search costs ``inversion_steps`` passes forth and back through both networks. Whatever the
+    generator does not cover counts as anomalous, and adversarial training on some hundred samples covers little.
+    Scores of different ``inversion_steps`` cannot be compared.
+    One seed, at 32 px (digits 28 px), 300 test images, image AUROC against pixel PCA: solar cells (elpv)
+    0.738 / 0.698, but brain slices 0.754 / 0.807, and the digit 2 as the normal class 0.589 / 0.901: from 500
+    images the generator does not learn all ways to write a digit, and the residual then measures ink.
+
+    Images of at most 4,096 values get dense networks where no ``backbone`` is asked for: a search takes about a
+    seventh of the time, and with some hundred training images they cover more than convolutions do.
+    ``backbone="conv"`` gives the strided convolutions of the paper, without batch normalisation, which would mix
+    the samples of a search; in a trial they did better on elpv (0.775), and worse than chance on the digit 2. The
+    choice of dense networks was made with these figures in view.
+
+    Parameters
+    ----------
+    latent : int, optional
+        Length of the latent codes, at least 1; from the size of a sample when absent.
+    lambda_d : float
+        Weight of the discriminator's features, from 0 (residual alone) to 1.
+    inversion_steps : int
+        Steps of a search, at least 1; 500 in the paper.
+    inversion_rate : float
+        Adam's learning rate in the search, above 0, in standard deviations of the latent prior.
+    restarts : int
+        Searches a sample from different starts, at least 1; the best counts.
+    reduction : {"scaled", "mean", "sum"}
+        Whether each term is divided by its average over training samples, averaged over its values, or added up as
+        in the paper. ``lambda_d`` weighs the terms after that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from genad import Training
+    >>> X = np.random.default_rng(0).normal([2.0, -1.0], 0.5, size=(500, 2))
+    >>> detector = AnoGAN(training=Training(updates=100)).fit(X)
+    >>> near, far = detector.anomaly_score([[2.0, -1.0], [6.0, 4.0]])
+    >>> bool(far > 3 * near)
+    True
+    >>> detector.sample(3).shape
+    (3, 2)
+
+    References
+    ----------
+    Schlegl, Seeböck, Waldstein, Schmidt-Erfurth and Langs (2017), Unsupervised anomaly detection with generative
+    adversarial networks to guide marker discovery, IPMI.
+    """
+
+    latent: int | None = None
+    lambda_d: float = 0.1
+    inversion_steps: int = 100
+    inversion_rate: float = 0.05
+    restarts: int = 1
+    reduction: Literal["scaled", "mean", "sum"] = "scaled"
+
+    grad_at_score = True
+    defaults = Training(
+        epochs=50, min_updates=400, max_updates=600, batch_size=64, lr=1e-3, optimizer="rmsprop", warmup=30, ema=0.99
+    )
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.latent is not None:
+            check_whole(self, "latent")
+        check_whole(self, "inversion_steps", "restarts")
+        check_number(self, "lambda_d", "[0, 1]")
+        check_number(self, "inversion_rate", "(0, inf)")
+        check_choice(self, "reduction", ("scaled", "mean", "sum"))
+
+    def build(self, shape: tuple[int, ...]) -> nn.Module:
+        """Make both networks, and fix the starts of the searches."""
+        return AnoGANNet(shape, int(self.latent or default_latent(shape)), int(self.restarts), self.backbone)
+
+    def phases(self, net: nn.Module) -> Sequence[Phase]:  # noqa: ARG002 - the same for every network
+        """Return a step of the discriminator and one of the generator on each batch."""
+        return [
+            Phase("discriminator", self.discriminator_loss, modules=("critic",)),
+            Phase("generator", self.generator_loss, modules=("generator",)),
+        ]
+
+    def discriminator_loss(self, net: Any, batch: Batch) -> Tensor:
+        """Return the cross-entropy of telling real samples from generated ones."""
+        with torch.no_grad():
+            made = batch.keep_observed(net.draw(batch.x))
+        return discriminator_loss(net.critic(batch.x), net.critic(made))
+
+    def generator_loss(self, net: Any, batch: Batch) -> Tensor:
+        """Return the non-saturating cross-entropy of passing generated samples off as real."""
+        return generator_loss(net.critic(batch.keep_observed(net.draw(batch.x))))
+
+    def terms(self, net: Any, batch: Batch, features: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean absolute residuals of values and of features, each (B,)."""
+        apart = made - batch.x
+        if batch.mask is None:
+            # one pass where absolute value and mean take several, in the innermost loop of the search
+            residual = torch.linalg.vector_norm(apart.flatten(1), 1, dim=1) / apart[0].numel()
+        else:
+            residual = batch.sample_mean(apart.abs())
+        return residual, feature_distance(features, net.critic.features(batch.keep_observed(made)), 1)
+
+    def invert(self, net: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Search for the latent codes of all samples of a batch at once.
+
+        Parameters
+        ----------
+        net : AnoGANNet
+            The trained network, whose parameters are frozen.
+        batch : Batch
+            Samples (B, *shape).
+
+        Returns
+        -------
+        codes : Tensor of shape (B, latent)
+            The best code met from any start.
+        losses : Tensor of shape (B,)
+            Its loss, which is the score.
+        trace : Tensor of shape (inversion_steps + 1, restarts * B)
+            The loss of every search before each step and after the last.
+        """
+        n, starts = len(batch), len(net.start)
+        x = batch.x.repeat(starts, *[1] * (batch.x.ndim - 1))
+        mask = None if batch.mask is None else batch.mask.repeat(starts, *[1] * (batch.x.ndim - 1))
+        many = Batch(x, mask)
+        with torch.no_grad():
+            features = net.critic.features(x)
+        weight = net.unit.new_tensor([1 - self.lambda_d, self.lambda_d]) / net.unit
+
+        def loss(codes: Tensor) -> Tensor:
+            residual, apart = self.terms(net, many, features, net.generator(codes))
+            return weight[0] * residual + weight[1] * apart
+
+        codes, losses, trace = invert_latent(
+            loss,
+            net.start.repeat_interleave(n, 0),
+            steps=self.inversion_steps,
+            rate=self.inversion_rate,
+        )
+        lowest, which = losses.view(starts, n).min(0)
+        return codes.view(starts, n, -1)[which, torch.arange(n, device=which.device)], lowest, trace
+
+    def finish(self, net: Any, samples: Samples) -> None:
+        """Set what the two terms are divided by, the same for every sample to come."""
+        few = everything(samples, self._device, _SCALE_OF)
+        with torch.no_grad():
+            width = net.critic.features(few.x[:1]).shape[1]
+        if self.reduction == "sum":
+            net.unit.copy_(net.unit.new_tensor([1 / few.x[0].numel(), 1 / width]))
+        elif self.reduction == "scaled":
+            codes, _, _ = self.invert(net, few)
+            with torch.no_grad():
+                found = self.terms(net, few, net.critic.features(few.x), net.generator(codes))
+            net.unit.copy_(torch.stack([term.mean() for term in found]).clamp_min(1e-6))
+
+    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
+        """Score by the loss at the best code; the generated sample there is the restored one."""
+        codes, losses, _ = self.invert(net, batch)
+        if not want:
+            return Inference(losses)
+        with torch.no_grad():
+            made = net.generator(codes)
+        return Inference(
+            losses,
+            batch.keep_observed((batch.x - made).abs()) if "map" in want else None,
+            made if "restored" in want else None,
+        )
+
+    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
+        """Return the generated sample nearest to each sample in its observed values."""
+        with torch.no_grad():
+            made: Tensor = net.generator(self.invert(net, batch)[0])
+        return made
+
+    def generate(self, net: Any, n: int) -> Tensor:
+        """Generate samples from standard normal codes."""
+        return net.draw(net.start.new_zeros(n))
