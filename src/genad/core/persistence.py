@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,11 @@ _READERS: dict[str, Any] = {
     "backbone": lambda fields: _backbone(**fields),
     "threshold": threshold_from_dict,
 }
+
+
+def read_parameter_with(key: str, reader: Callable[[dict[str, Any]], Any]) -> None:
+    """Say how a parameter of this name is made again from what its ``to_dict`` returned."""
+    _READERS[key] = reader
 
 
 def _backbone(hidden: list[int] | None = None, **others: Any) -> Backbone:
@@ -199,8 +205,8 @@ def _plain_parameter(key: str, value: Any) -> Any:
         return {"~detector": pack(value)[1]}
     if isinstance(value, list | tuple) and value and all(_is_detector(v) for v in value):
         return {"~detectors": [pack(v)[1] for v in value]}
-    if key == "threshold" and value is not None:
-        return {"~threshold": value.to_dict()}
+    if key in _READERS and hasattr(value, "to_dict"):
+        return {f"~{key}": value.to_dict()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {k: jsonable(v) for k, v in vars(value).items() if v is not None}
         return {f"~{key}": fields}

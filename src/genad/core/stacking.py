@@ -226,7 +226,7 @@ def set_state(net: nn.Module, state: dict[str, Tensor]) -> None:
     ValueError
         When a parameter has another shape.
     """
-    expected = {name for name, _ in net.named_parameters()} | set(dict(net.named_buffers()))
+    expected = set(net.state_dict())
     if expected != set(state):
         missing, extra = sorted(expected - set(state)), sorted(set(state) - expected)
         raise KeyError(f"missing tensors {missing[:3]}, unknown tensors {extra[:3]}")

@@ -160,6 +160,8 @@ def inner_detector(outer: Detector, detector: Detector | None) -> Detector:
     """Return a copy of a wrapped detector that runs with the seed, device and verbosity of its wrapper."""
     inner: Detector = clone(detector)
     inner.seed_, inner.device_, inner.verbose = outer.seed_, outer.device_, outer.verbose
+    if hasattr(outer, "adapter_"):  # networks may want to know the range of the data
+        inner.adapter_ = outer.adapter_
     inner._prepare()  # noqa: SLF001 - a wrapper speaks for its detector
     return inner
 

@@ -1,4 +1,4 @@
-"""Noise schedules of diffusion models, and the closed forms that go with them."""
+"""The noise schedule of diffusion models, and the closed forms that go with it: every step is per sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ class NoiseSchedule(nn.Module):
     """Variance-preserving noise schedule over discrete steps 0 to ``steps - 1``.
 
     A sample at step ``t`` is ``x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise``, with
-    ``abar_t`` the product of ``1 - beta`` up to and including ``t``.
+    ``abar_t`` the product of ``1 - beta`` up to and including ``t``. Step -1 stands for the clean
+    sample, ``abar = 1``.
+
+    Every method takes the steps as a vector, one a sample, and may go from any step to any other, so
+    that a chain can skip steps and each sample of a batch can be in another place of its own chain. No
+    method draws noise: what is random is handed in.
 
     Parameters
     ----------
@@ -88,9 +93,37 @@ class NoiseSchedule(nn.Module):
         self.register_buffer("beta", beta.float())
         self.register_buffer("abar", torch.cumprod(1 - beta, 0).float())
 
-    def _at(self, values: Tensor, t: Tensor, like: Tensor) -> Tensor:
-        """Pick one value per sample, shaped to broadcast over the sample's axes."""
-        return values[t].view(-1, *(1,) * (like.ndim - 1))
+    def alpha_bar(self, t: Tensor, like: Tensor) -> Tensor:
+        """Return ``abar`` at each sample's step ``(B,)``, shaped to broadcast over ``like``; 1 at step -1."""
+        abar = torch.where(t < 0, torch.ones_like(self.abar[:1]), self.abar[t.clamp_min(0)])
+        return abar.view(-1, *(1,) * (like.ndim - 1))
+
+    @staticmethod
+    def timetable(start: Tensor, count: int) -> Tensor:
+        """Divide the way from ``start`` to the clean sample into ``count`` strides of nearly equal length.
+
+        Parameters
+        ----------
+        start : torch.Tensor
+            First step of each sample ``(B,)``.
+        count : int
+            Number of strides, at least 1. Where it exceeds the number of steps, some are visited twice.
+
+        Returns
+        -------
+        torch.Tensor
+            Steps ``(count + 1, B)``, falling from ``start`` to -1; only the last is -1.
+
+        Examples
+        --------
+        >>> NoiseSchedule.timetable(torch.tensor([249, 79]), 5).T
+        tensor([[249, 199, 149,  99,  49,  -1],
+                [ 79,  63,  47,  31,  15,  -1]])
+        """
+        if count < 1:
+            raise InputError(f"count: found {count}; accepted is a whole number of at least 1.")
+        left = torch.arange(count, -1, -1, device=start.device)[:, None]
+        return -torch.div(-left * (start + 1), count, rounding_mode="floor") - 1
 
     def q(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Noise clean samples.
@@ -100,30 +133,52 @@ class NoiseSchedule(nn.Module):
         x : torch.Tensor
             Clean samples ``(B, ...)``.
         t : torch.Tensor
-            Step of each sample ``(B,)``, whole numbers from 0 to ``steps - 1``.
+            Step of each sample ``(B,)``, whole numbers from -1 to ``steps - 1``.
         noise : torch.Tensor
-            Standard normal noise of the shape of ``x``.
+            Noise of the shape of ``x``, of mean 0 and variance 1.
 
         Returns
         -------
         torch.Tensor
             ``x_t``, of the shape of ``x``.
         """
-        abar = self._at(self.abar, t, x)
+        abar = self.alpha_bar(t, x)
         return abar.sqrt() * x + (1 - abar).sqrt() * noise
+
+    def renoise(self, x_t: Tensor, t: Tensor, to: Tensor, noise: Tensor) -> Tensor:
+        """Noise samples at step ``t`` further, up to step ``to``, at or above ``t``.
+
+        Parameters
+        ----------
+        x_t : torch.Tensor
+            Samples ``(B, ...)`` at step ``t``.
+        t, to : torch.Tensor
+            Steps ``(B,)``.
+        noise : torch.Tensor
+            Fresh noise of the shape of ``x_t``.
+
+        Returns
+        -------
+        torch.Tensor
+            Samples at step ``to``.
+        """
+        kept = self.alpha_bar(to, x_t) / self.alpha_bar(t, x_t)
+        return kept.sqrt() * x_t + (1 - kept).clamp_min(0.0).sqrt() * noise
 
     def x0(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Estimate the clean sample from a noisy one and its (predicted) noise: inverse of `q`."""
-        abar = self._at(self.abar, t, x_t)
+        abar = self.alpha_bar(t, x_t)
         return (x_t - (1 - abar).sqrt() * eps) / abar.sqrt()
 
     def eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
-        """Return the noise that leads from ``x0`` to ``x_t``."""
-        abar = self._at(self.abar, t, x_t)
+        """Return the noise that leads from ``x0`` to ``x_t``, for steps from 0 on."""
+        abar = self.alpha_bar(t, x_t)
         return (x_t - abar.sqrt() * x0) / (1 - abar).sqrt()
 
-    def ddim(self, x_t: Tensor, t: Tensor, to: Tensor, eps: Tensor) -> Tensor:
-        """Move deterministically from step ``t`` to step ``to``, in either direction.
+    def ddim(
+        self, x_t: Tensor, t: Tensor, to: Tensor, eps: Tensor, eta: float = 0.0, noise: Tensor | None = None
+    ) -> Tensor:
+        """Move from step ``t`` to step ``to``: with ``eta`` 0 deterministically and in either direction.
 
         Parameters
         ----------
@@ -133,39 +188,94 @@ class NoiseSchedule(nn.Module):
             Steps ``(B,)``; -1 in ``to`` stands for the clean sample.
         eps : torch.Tensor
             Predicted noise of the shape of ``x_t``.
+        eta : float, default=0.0
+            How much of the noise is drawn afresh, in [0, 1]; at 1 this is `ddpm` with the small variance.
+        noise : torch.Tensor or None
+            What is drawn afresh, of the shape of ``x_t``; needed where ``eta`` is above 0.
+
+        Returns
+        -------
+        torch.Tensor
+            Samples at step ``to``.
+
+        Raises
+        ------
+        InputError
+            If ``eta`` is above 0 and there is no noise.
+        """
+        clean = self.x0(x_t, t, eps)
+        if not eta:
+            return self.q(clean, to, eps)
+        if noise is None:
+            raise InputError(f"noise: None was given with eta={eta}; hand in noise of the shape of x_t.")
+        abar, after = self.alpha_bar(t, x_t), self.alpha_bar(to, x_t)
+        fresh = eta**2 * self._small_variance(abar, after)
+        return after.sqrt() * clean + (1 - after - fresh).clamp_min(0.0).sqrt() * eps + fresh.sqrt() * noise
+
+    def ddpm(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        to: Tensor,
+        x0: Tensor,
+        noise: Tensor,
+        variance: Literal["large", "small"] = "large",
+    ) -> Tensor:
+        """Take an ancestral step down from ``t`` to ``to``, given an estimate of the clean sample.
+
+        Parameters
+        ----------
+        x_t : torch.Tensor
+            Samples ``(B, ...)`` at step ``t``.
+        t, to : torch.Tensor
+            Steps ``(B,)``, ``to`` at or below ``t``. The step to -1 returns ``x0`` and uses no noise.
+        x0 : torch.Tensor
+            Estimated clean samples.
+        noise : torch.Tensor
+            Noise of the shape of ``x_t``, of the kind the samples were noised with.
+        variance : {"large", "small"}, default="large"
+            Variance of the step: that of the forward step, or that of the posterior given ``x0``.
 
         Returns
         -------
         torch.Tensor
             Samples at step ``to``.
         """
-        clean = self.x0(x_t, t, eps)
-        noised = self.q(clean, to.clamp_min(0), eps)
-        return torch.where((to < 0).view(-1, *(1,) * (x_t.ndim - 1)), clean, noised)
+        mean, small = self.posterior(x_t, t, x0, to)
+        if variance == "large":
+            forward = (1 - self.alpha_bar(t, x_t) / self.alpha_bar(to, x_t)).clamp_min(0.0)
+            small = torch.where(small > 0, forward, small)
+        return mean + small.sqrt() * noise
 
-    def posterior(self, x_t: Tensor, t: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of ``x_{t-1}`` given ``x_t`` and ``x_0``.
+    @staticmethod
+    def _small_variance(abar: Tensor, after: Tensor) -> Tensor:
+        """Return the posterior variance of a step from ``abar`` to ``after``."""
+        return ((1 - abar / after) * (1 - after) / (1 - abar)).clamp_min(0.0)
+
+    def posterior(self, x_t: Tensor, t: Tensor, x0: Tensor, to: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the sample at an earlier step given those at step ``t`` and at the start.
 
         Parameters
         ----------
         x_t : torch.Tensor
             Samples ``(B, ...)`` at step ``t``.
         t : torch.Tensor
-            Step of each sample ``(B,)``.
+            Step of each sample ``(B,)``, from 0 on.
         x0 : torch.Tensor
             Clean samples, true or estimated.
+        to : torch.Tensor or None
+            The earlier step ``(B,)``; None for ``t - 1``.
 
         Returns
         -------
         mean : torch.Tensor
             Of the shape of ``x_t``.
         variance : torch.Tensor
-            ``(B, 1, ...)``; 0 at step 0, where the mean is ``x0``.
+            ``(B, 1, ...)``; 0 where ``to`` is -1, where the mean is ``x0``.
         """
-        abar, beta = self._at(self.abar, t, x_t), self._at(self.beta, t, x_t)
-        first = (t == 0).view(-1, *(1,) * (x_t.ndim - 1))
-        before = self._at(self.abar, (t - 1).clamp_min(0), x_t)
-        before = torch.where(first, torch.ones_like(before), before)
-        mean = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x_t) / (1 - abar)
-        variance = beta * (1 - before) / (1 - abar)
-        return torch.where(first, x0, mean), variance
+        to = t - 1 if to is None else to
+        abar, after = self.alpha_bar(t, x_t), self.alpha_bar(to, x_t)
+        kept = abar / after
+        mean = (after.sqrt() * (1 - kept) * x0 + kept.sqrt() * (1 - after) * x_t) / (1 - abar)
+        clean = (to < 0).view(-1, *(1,) * (x_t.ndim - 1))
+        return torch.where(clean, x0, mean), self._small_variance(abar, after)

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 from torch.nn import functional
 
+from genad.core.persistence import read_parameter_with
 from genad.errors import InputError, InputTypeError
 from genad.synthesis.masks import shows_object
 from genad.synthesis.pixels import VISIBLE, read_masks, read_pixels
@@ -85,6 +86,29 @@ class Synthesizer(BaseEstimator):
         InputError
             Naming the parameter, what was found and what is accepted.
         """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name and hyper-parameters as plain values, for model files.
+
+        Raises
+        ------
+        InputError
+            When a hyper-parameter is an object that a file cannot hold, or the class is not registered.
+        """
+        if synthesizers().get(self.name) is not type(self):
+            raise InputError(
+                f"synthesizer: {type(self).__name__} cannot be saved, for it is not registered; a fitted detector does "
+                "not need it, so set the detector's synthesizer to a registered name first."
+            )
+        params = {}
+        for key, value in self.get_params(deep=False).items():
+            if value is not None and not isinstance(value, bool | int | float | str | tuple | list):
+                raise InputError(
+                    f"{key}: a {type(value).__name__} of {self.name} cannot be saved; a fitted detector does not need "
+                    f"it, so set the detector's synthesizer to {self.name!r} first."
+                )
+            params[key] = list(value) if isinstance(value, tuple) else value
+        return {"name": self.name, "params": params}
 
     def draft(self, x: Tensor, generator: torch.Generator) -> Draft:
         """Propose an anomalous version of each image of ``x``, (B, C, H, W) in 0..1."""
@@ -322,3 +346,11 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     return round(value, 6) if isinstance(value, float) else value
+
+
+def _from_dict(state: dict[str, Any]) -> Synthesizer:
+    params = {key: tuple(value) if isinstance(value, list) else value for key, value in state["params"].items()}
+    return create_synthesizer(state["name"], **params)
+
+
+read_parameter_with("synthesizer", _from_dict)
