@@ -126,7 +126,8 @@ def run(
     make_folder(answer.out)
     detector = jobs.fit(learnt, request, answer.out / "fit.ckpt", terminal)
     found = detector.detect(given.X, fdr=answer.fdr, pixel_alpha=answer.pixel_alpha)
-    more, files = {}, {}
+    more: dict[str, Any] = {}
+    files: dict[str, str] = {}
     if answer.application:
         from genad.cli.images import application_facts
 

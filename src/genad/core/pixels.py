@@ -272,16 +272,17 @@ class ImageDetections(Detections):
         covered = 0.0
         for region in regions(where, limit)[: parts or 50]:
             top, left, bottom, right = region.box
-            box = (slice(None), slice(top, bottom), slice(left, right))
-            share = float(weight[box[1:]][where[box[1:]] > limit].sum()) / total if total > 0 else 0.0
+            inside = np.zeros(where.shape, np.bool_)
+            inside[top:bottom, left:right] = where[top:bottom, left:right] > limit
+            share = float(weight[inside].sum()) / total if total > 0 else 0.0
             covered += share
             first, last = int(top * scale[0]), int(np.ceil(bottom * scale[0])) - 1
             near, far = int(left * scale[1]), int(np.ceil(right * scale[1])) - 1
             found.append(
                 Part(
                     f"rows {first}-{last}, columns {near}-{far}",
-                    _mean(self.observed[i][box]),
-                    _mean(self.expected[i][box]),
+                    _mean(self.observed[i][:, inside]),
+                    _mean(self.expected[i][:, inside]),
                     None,
                     None,
                     share,
@@ -289,7 +290,9 @@ class ImageDetections(Detections):
             )
         name = "elsewhere" if found else "the whole image, no pixel above the pixel threshold"
         found.sort(key=lambda part: -part.share)
-        found.append(Part(name, _mean(self.observed[i]), _mean(self.expected[i]), None, None, max(0.0, 1.0 - covered)))
+        outside = where <= limit
+        means = _mean(self.observed[i][:, outside]), _mean(self.expected[i][:, outside])
+        found.append(Part(name, *means, None, None, max(0.0, 1.0 - covered)))
         return Explanation(i, float(self.scores[i]), float(self.p_values[i]), tuple(found))
 
     def columns(self) -> dict[str, NDArray[Any]]:

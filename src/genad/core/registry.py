@@ -31,6 +31,8 @@ class Family(StrEnum):
     ENERGY = "energy"
     MEMORY = "memory"
     LINEAR = "linear"
+    LANGUAGE_MODEL = "language model"
+    RECURRENT = "recurrent"
     COMMITTEE = "committee"
     WRAPPER = "wrapper"
 
@@ -67,7 +69,14 @@ class Card:
 
 
 # The packages whose modules register methods; each is walked once, on first use.
-_METHOD_PACKAGES = ("genad.reconstruction", "genad.density", "genad.restoration", "genad.committee", "genad.core")
+_METHOD_PACKAGES = (
+    "genad.reconstruction",
+    "genad.density",
+    "genad.representation",
+    "genad.restoration",
+    "genad.committee",
+    "genad.core",
+)
 _CLASSES: dict[str, type[Detector]] = {}
 T = TypeVar("T", bound=type)
 

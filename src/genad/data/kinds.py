@@ -14,6 +14,7 @@ class Kind(StrEnum):
     WINDOW = "window"
     IMAGE = "image"
     VIDEO = "video"
+    LOG = "log"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ KINDS: dict[Kind, KindFacts] = {
     Kind.WINDOW: KindFacts("window", ("step", "channel"), 1, "(windows, steps, channels)"),
     Kind.IMAGE: KindFacts("image", ("channel", "row", "column"), 0, "(images, channels, rows, columns)"),
     Kind.VIDEO: KindFacts("clip", ("frame", "channel", "row", "column"), 1, "(clips, frames, channels, rows, columns)"),
+    Kind.LOG: KindFacts("session", ("event",), 0, "(sessions, events)"),
 }
 
 #: The kinds whose samples are dense arrays; a method independent of the data works on all of them.

@@ -84,8 +84,10 @@ def pictures(detections: Detections, i: int) -> list[Picture]:
     total = total if total.ndim == 2 else total.sum(0)
     backdrop = _grey(seen, low, high)
     pixels = getattr(detections, "pixels", None)
-    # Full colour at twice the pixel threshold, so that a normal image looks calm.
-    strength = _strength(total) if pixels is None else (total / max(2 * pixels.value, 1e-300)).clip(0, 1)
+    # Full colour at twice the pixel threshold at the lowest, so that a normal image looks calm.
+    strength = _strength(total)
+    if pixels is not None:
+        strength = total / max(2 * pixels.value, float(total.max()), 1e-300)
     found.append(Picture("where", _overlay(backdrop, strength)))
     if pixels is not None:
         found.append(Picture("mask", _overlay(backdrop, (total > pixels.value).astype(np.float64))))
