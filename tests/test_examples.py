@@ -16,6 +16,7 @@ FOUND = {
     "table": ("AUROC 0.9", "split-conformal", "expected"),
     "series": ("2024-01-30", "load is", "2024-02-02", "shake is"),
     "stream": ("worst row 1200", "worst row 2000", "worst row 2800"),
+    "images": ("rows ", "or less on average"),
     "custom_method": ("[-1]", "x1: -2, expected"),
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import genad
 from genad.core import registry
 from genad.data.io import write_table
 
@@ -62,6 +63,33 @@ def write_examples(folder: Path) -> None:
     late = steps(300, 900)
     late["flow"][100:120] = 3.0
     write_table(late, folder / "pump.csv")
+    write_parts(folder)
+
+
+def write_parts(folder):
+    """Write a folder of photos in the layout of MVTec, and a model fitted on it."""
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+
+    def photo(place, scratched=False):
+        pixels = np.linspace(60, 180, 32)[:, None] + rng.normal(0, 3, (32, 32))
+        pixels[12:15, 6:26] += 90 * scratched
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place)
+
+    parts = folder / "parts"
+    for i in range(110):
+        photo(parts / "train" / "good" / f"{i}.png")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[12:15, 6:26] = 255
+    for i in range(3):
+        photo(parts / "test" / "good" / f"{i}.png")
+        photo(parts / "test" / "scratch" / f"{i}.png", scratched=True)
+        (parts / "ground_truth" / "scratch").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(parts / "ground_truth" / "scratch" / f"{i}_mask.png")
+    model = genad.create("ppca", threshold=genad.Conformal(0.1))
+    model.fit(genad.read_images(parts / "train" / "good")).save(folder / "parts.genad")
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
