@@ -98,7 +98,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     write_examples(tmp_path)
     monkeypatch.chdir(tmp_path)
     # A page may register a method; the other tests must not see it.
-    monkeypatch.setattr(registry, "_CLASSES", dict(registry.registered()))
+    monkeypatch.setattr(registry._CATALOG, "_classes", registry.registered())
     # A block that is a whole file has a future import, which must come first in the joined one.
     text = "\n".join(blocks(page, "python")).replace("from __future__ import annotations\n", "")
     script = tmp_path / "page.py"

@@ -26,6 +26,8 @@ def test_the_choice_follows_number_size_and_what_is_installed(monkeypatch):
 
     assert of(300, 128).method == "image_committee"
     assert of(8, 128).method == "feature_memory"
+    slices = Images.from_arrays(np.zeros((300, 128, 128), np.uint8))
+    assert choose_for_images(slices, "medical").method == "padim"
     assert of(300, 28).method == "ssmctb"
     assert "28 px" in of(300, 28).why
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

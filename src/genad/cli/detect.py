@@ -122,7 +122,7 @@ def run(
     given, learnt = read_both(path, train, **reading)
     for note in dict.fromkeys([*given.notes, *learnt.notes]):
         terminal.note(note)
-    request = jobs.settled(request, learnt)
+    request = jobs.settled(request, learnt, answer.application)
     make_folder(answer.out)
     detector = jobs.fit(learnt, request, answer.out / "fit.ckpt", terminal)
     found = detector.detect(given.X, fdr=answer.fdr, pixel_alpha=answer.pixel_alpha)

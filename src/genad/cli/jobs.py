@@ -48,14 +48,14 @@ class Request:
     why: str = ""
 
 
-def settled(request: Request, data: Data) -> Request:
+def settled(request: Request, data: Data, application: str = "") -> Request:
     """Return the request with a method chosen for images when none is named; other kinds have one default each."""
     from genad.applications.choosing import choose_for_images
     from genad.data.image import Images
 
     if request.method is not None or not isinstance(data.X, Images):
         return request
-    choice = choose_for_images(data.X)
+    choice = choose_for_images(data.X, application or "industrial")
     chosen = [f"{name}={value}" for name, value in choice.params.items()]
     return dataclasses.replace(request, method=choice.method, why=choice.why, settings=[*chosen, *request.settings])
 
