@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "tables", "series", "ecg", "images", "restoration", "speed", "image_speed", "memory")
+NAMES = ("startup", "tables", "series", "ecg", "images", "restoration", "logs", "speed", "image_speed", "memory")
 
 
 def main(names: list[str]) -> int:

@@ -14,6 +14,8 @@ from genad.data.image import Images, holds_images, read_images
 from genad.data.image.adapter import ImageAdapter
 from genad.data.io import read_table
 from genad.data.kinds import KINDS, Kind, kind_of_shape
+from genad.data.log import Log, Sessions, holds_log, read_log
+from genad.data.log.adapter import CountAdapter
 from genad.data.series import Series, as_series
 from genad.data.table import Table, as_table
 from genad.errors import InputError
@@ -41,7 +43,13 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
     """
     wants_series = detector.reads_as is Kind.SERIES
     if isinstance(X, str | Path):
-        X = read_images(X) if Path(X).is_dir() or holds_images(X) else read_table(X)
+        X = _read(X)
+    if isinstance(X, Log):
+        X = X.sessions()
+    if isinstance(X, Sessions):
+        if reset:
+            detector.n_features_in_ = len(X.vocabulary)
+        return X
     if isinstance(X, Images):
         if reset:
             detector.n_features_in_ = int(np.prod(X.shape))
@@ -71,6 +79,12 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
     return validate_data(detector, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset)
 
 
+def _read(path: str | Path) -> Any:
+    if Path(path).is_dir() or holds_images(path):
+        return read_images(path)
+    return read_log(path) if holds_log(path) else read_table(path)
+
+
 def make_adapter(detector: Detector, X: Any) -> Adapter:
     """Return an unfitted adapter for checked data.
 
@@ -82,6 +96,8 @@ def make_adapter(detector: Detector, X: Any) -> Adapter:
     adapter: Adapter
     if isinstance(X, Images):
         adapter = ImageAdapter()
+    elif isinstance(X, Sessions):
+        adapter = CountAdapter()
     elif isinstance(X, Series):
         adapter = SeriesAdapter(
             window=getattr(detector, "window", None),
@@ -92,7 +108,9 @@ def make_adapter(detector: Detector, X: Any) -> Adapter:
     else:
         adapter = DenseAdapter(kind=kind_of_shape(X.shape[1:]))
     kinds = detector.card.kinds
-    if adapter.kind not in kinds:
+    # Counts of events are a table to the detector, whatever they are to the user.
+    reads = Kind.TABLE if isinstance(adapter, CountAdapter) else adapter.kind
+    if reads not in kinds:
         accepted = ", ".join(kind.value for kind in kinds)
         raise InputError(f"X: a {adapter.kind.value} was given; {type(detector).__name__} takes: {accepted}.")
     return adapter

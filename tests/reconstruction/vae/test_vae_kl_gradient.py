@@ -11,7 +11,7 @@ from genad import Training, load
 from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.nn import kl_to_standard_normal
-from genad.nn.structural import gaussian_blur
+from genad.nn.structural import contrast, gaussian_blur
 from genad.reconstruction.vae.vae_kl_gradient import VAEKLGradient
 
 pytestmark = [
@@ -39,7 +39,7 @@ def spotted(X, seed=0):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return VAEKLGradient(latent=4, training=Training(updates=150)).fit(planes(300, 0))
+    return VAEKLGradient(relative=False, latent=4, training=Training(updates=150)).fit(planes(300, 0))
 
 
 def batch(detector, X):
@@ -178,3 +178,14 @@ def test_saved_and_loaded_maps_alike(fitted, tmp_path):
 def test_refused(parameters, message):
     with pytest.raises(InputError, match=message):
         VAEKLGradient(**parameters).fit(planes(40, 0))
+
+
+def test_relative_scores_divide_what_exceeds_a_perfect_reconstruction_by_the_contrast(fitted):
+    X = planes(6, 8)
+    least = 0.5 * math.log(2 * math.pi) * 144
+    plain = fitted.anomaly_score(X)
+    restored = batch(fitted, fitted.restore(X)).x
+    found = fitted.set_params(relative=True).anomaly_score(X)
+    fitted.set_params(relative=False)
+    expected = (plain - least) / contrast(restored).square().numpy() + least
+    assert found == pytest.approx(expected, rel=1e-3)

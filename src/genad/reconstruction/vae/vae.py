@@ -27,8 +27,8 @@ from genad.nn import (
     encoder,
     gaussian_log_prob,
     kl_to_standard_normal,
-    resolve,
 )
+from genad.nn.backbone import for_tables
 
 _TABLE = Backbone("mlp", hidden=(128, 128), activation="tanh")
 
@@ -154,8 +154,7 @@ class VAE(EncodeMixin, SampleMixin, Detector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the two networks and draw the noise bank."""
-        table = self.backbone is None and resolve(shape)[0] == "mlp"
-        backbone = _TABLE if table else self.backbone
+        backbone = for_tables(shape, self.backbone, _TABLE)
         latent = int(self.latent)
         return VAENet(
             encoder(shape, 2 * latent, backbone),
