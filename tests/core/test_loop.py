@@ -499,13 +499,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path, monkeypatch):
-    from genad.core import checkpoint
+    from genad import tensor_files
 
     def full(tensors, path, metadata):
         path.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(GenadError, match=r"No space left.*nothing was left behind"):
         noisy(tmp_path / "half").fit(data())
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from genad import Autoencoder, Backbone, Ensemble, Training, Windowed, load
-from genad.core import checkpoint, persistence
+from genad import tensor_files
+from genad.core import persistence
 from genad.core.calibration import Conformal, FixedValue, PeaksOverThreshold
 from genad.core.grouped import Grouped
 from genad.errors import CalibrationWarning, GenadError, InputError, ModelFileError
@@ -206,7 +207,7 @@ def test_a_header_that_is_no_object(raw, reload, value):
 
 
 def test_a_checkpoint_is_not_a_model(tmp_path):
-    checkpoint.write_tensors(tmp_path / "half", {"a": torch.zeros(2)}, {"checkpoint": "x", "step": 3})
+    tensor_files.write_tensors(tmp_path / "half", {"a": torch.zeros(2)}, {"checkpoint": "x", "step": 3})
     with pytest.raises(ModelFileError):
         load(tmp_path / "half")
 
@@ -267,7 +268,7 @@ def test_names_are_names_and_not_paths(detector, tmp_path, name):
     tensors[name] = torch.zeros(2)
     header = {"format": 1, "genad": "0", "checksum": persistence._checksum(tensors, record), "detector": record}
     path = tmp_path / "box" / "model"
-    checkpoint.write_tensors(path, tensors, header)
+    tensor_files.write_tensors(path, tensors, header)
     before = sorted(p.name for p in tmp_path.rglob("*"))
     if name.startswith("net/"):
         with pytest.raises(ModelFileError, match="cannot be rebuilt"):
@@ -292,7 +293,7 @@ def test_a_full_disk_leaves_nothing_behind(detector, tmp_path, monkeypatch):
         path.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(GenadError, match=r"cannot be written .*No space left.*nothing was left behind"):
         detector.save(tmp_path / "model")
     assert not list(tmp_path.iterdir())
@@ -306,7 +307,7 @@ def test_a_full_disk_keeps_the_old_file(detector, raw, tmp_path, monkeypatch):
         path.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(GenadError):
         detector.save(path)
     assert path.read_bytes() == raw
@@ -318,7 +319,7 @@ def test_ctrl_c_while_writing_leaves_nothing_behind(detector, tmp_path, monkeypa
         path.write_bytes(b"half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save_file", stopped)
+    monkeypatch.setattr(tensor_files, "save_file", stopped)
     with pytest.raises(KeyboardInterrupt):
         detector.save(tmp_path / "model")
     assert not list(tmp_path.iterdir())

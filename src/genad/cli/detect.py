@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genad.cli import options
+from genad.cli.groups import Columns, expanded
 from genad.cli.terminal import terminal_of
 
 if TYPE_CHECKING:
@@ -21,16 +22,15 @@ if TYPE_CHECKING:
 _OUTPUT = "Output"
 
 
+@expanded
 def detect(
     ctx: typer.Context,
     path: options.Data,
+    *,
     train: options.Train = None,
     labels: options.Labels = None,
     kind: options.Kind = None,
-    time: options.Time = None,
-    entity: options.Entity = None,
-    delimiter: options.Delimiter = None,
-    drop: options.Drop = None,
+    columns: Columns,
     size: options.Size = None,
     skip_broken: options.SkipBroken = False,
     method: options.Method = None,
@@ -62,12 +62,9 @@ def detect(
     reading = {
         "labels": labels,
         "kind": kind_for(method, kind, window),
-        "time": time,
-        "entity": entity,
-        "delimiter": delimiter,
-        "drop": drop or (),
         "size": size,
         "skip_broken": skip_broken,
+        **columns.arguments(),
     }
     request = jobs.Request(method, window, alpha, settings or (), seed, device)
     answer = Answer(out, format_, fdr, pixel_alpha, report=not no_report, model=not no_model)

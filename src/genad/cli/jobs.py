@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from genad.applications.data import Data
+    from genad.cli.groups import Columns
     from genad.cli.terminal import Terminal
     from genad.core.detector import Detector
 
@@ -141,15 +142,7 @@ def _forget_run(detector: Detector) -> None:
             detector.set_params(**{name: False})
 
 
-def read_for(
-    detector: Detector,
-    path: str,
-    *,
-    time: str | None,
-    entity: str | None,
-    delimiter: str | None,
-    drop: Sequence[str],
-) -> Data:
+def read_for(detector: Detector, path: str, columns: Columns) -> Data:
     """Read a file as the kind of data a fitted detector knows.
 
     Raises
@@ -167,4 +160,4 @@ def read_for(
         return read_image_data(path, size=(size[0], size[1]), channels=channels)
     if kind not in ("table", "series"):
         raise InputError(f"--model: this model judges a {kind}, which no table file holds; use it from Python.")
-    return read(path, kind=kind, time=time, entity=entity, delimiter=delimiter, drop=drop)
+    return read(path, kind=kind, **columns.arguments())

@@ -8,21 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from genad.cli import options
+from genad.cli.groups import Columns, expanded
 from genad.cli.terminal import terminal_of
 
 
+@expanded
 def fit(
     ctx: typer.Context,
     path: options.Data,
+    *,
     model: Annotated[Path, typer.Option("--model", "-m", metavar="FILE", help="Model file to write.")] = Path(
         "model.genad"
     ),
     labels: options.Labels = None,
     kind: options.Kind = None,
-    time: options.Time = None,
-    entity: options.Entity = None,
-    delimiter: options.Delimiter = None,
-    drop: options.Drop = None,
+    columns: Columns,
     size: options.Size = None,
     skip_broken: options.SkipBroken = False,
     method: options.Method = None,
@@ -46,13 +46,10 @@ def fit(
     _, data = read_both(
         path,
         kind=kind_for(method, kind, window),
-        time=time,
-        entity=entity,
         labels=labels,
-        delimiter=delimiter,
-        drop=drop or (),
         size=size,
         skip_broken=skip_broken,
+        **columns.arguments(),
     )
     for note in data.notes:
         terminal.note(note)
@@ -72,15 +69,14 @@ def fit(
         print_summary(facts, None)
 
 
+@expanded
 def score(
     ctx: typer.Context,
     path: options.Data,
     model: options.Model,
+    *,
     out: options.Out = "-",
-    time: options.Time = None,
-    entity: options.Entity = None,
-    delimiter: options.Delimiter = None,
-    drop: options.Drop = None,
+    columns: Columns,
     fdr: options.Fdr = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -92,21 +88,20 @@ def score(
 
     check_target(out)
     detector = load(model)
-    data = read_for(detector, path, time=time, entity=entity, delimiter=delimiter, drop=drop or ())
+    data = read_for(detector, path, columns)
     found = detector.detect(data.X, fdr=fdr, restore=False)
     write_columns(score_columns(found), out)
 
 
+@expanded
 def explain(
     ctx: typer.Context,
     path: options.Data,
     model: options.Model,
+    *,
     row: Annotated[int, typer.Option(min=0, help="Row to explain; 0 is the first.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="Features to show.")] = 10,
-    time: options.Time = None,
-    entity: options.Entity = None,
-    delimiter: options.Delimiter = None,
-    drop: options.Drop = None,
+    columns: Columns,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -120,7 +115,7 @@ def explain(
     from genad.core.persistence import load
 
     detector = load(model)
-    data = read_for(detector, path, time=time, entity=entity, delimiter=delimiter, drop=drop or ())
+    data = read_for(detector, path, columns)
     found = detector.detect(data.X)
     explanation = found.explain(position_of(found, row), parts=top)
     explanation = dataclasses.replace(explanation, index=row)
@@ -130,15 +125,14 @@ def explain(
         write_out(("\n".join(explanation_lines(explanation)) + "\n").encode("utf-8"))
 
 
+@expanded
 def restore(
     ctx: typer.Context,
     path: options.Data,
     model: options.Model,
+    *,
     out: options.Out = "-",
-    time: options.Time = None,
-    entity: options.Entity = None,
-    delimiter: options.Delimiter = None,
-    drop: options.Drop = None,
+    columns: Columns,
     quiet: options.Quiet = False,
 ) -> None:
     """Replace every row or image by the nearest normal one, in the units of the data."""
@@ -153,12 +147,12 @@ def restore(
     detector = load(model)
     if detector.describe()["kind"] != "image":
         check_target(out)
-    data = read_for(detector, path, time=time, entity=entity, delimiter=delimiter, drop=drop or ())
+    data = read_for(detector, path, columns)
     if data.kind == "image":
         restore_images(detector, data.X, out)
         return
     original = as_table(data.X.original if isinstance(data.X, Series) else data.X)
     restored = as_table(detector.restore(data.X))
     # Time, entity and columns that the model leaves out come back as they are.
-    columns = {name: (restored if name in restored.names else original).column(name) for name in original.names}
-    write_columns(columns, out)
+    answer = {name: (restored if name in restored.names else original).column(name) for name in original.names}
+    write_columns(answer, out)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genad.core.committee import Tail
+from genad.core.committee import CommitteeNet
 from genad.core.parameters import check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.windows import inner_detector
@@ -20,13 +19,8 @@ from genad.density.features import FeatureNet, FrozenFeatures, Maps
 from genad.density.implicit.feature_memory import FeatureMemory
 
 
-class ImageCommitteeNet(FeatureNet):
+class ImageCommitteeNet(CommitteeNet, FeatureNet):
     """The members' networks and the tails of their scores."""
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-        self.tails = nn.ModuleList(Tail() for _ in members)
 
 
 @register(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from genad.core.calibration import Conformal, FittedThreshold, Threshold
 from genad.core.inference import Answer, BlockRunner, Floats
@@ -41,11 +42,10 @@ class HeldOut(BlockRunner):
         if len(held) == 0:
             held = train
             self._warn_shared(len(train))
-        place = self._device
-        return (
-            Subset(samples, torch.from_numpy(train).to(place)),
-            Subset(samples, torch.from_numpy(held).to(place)),
-        )
+        return self._rows(samples, train), self._rows(samples, held)
+
+    def _rows(self, samples: Samples, rows: NDArray[np.intp]) -> Samples:
+        return Subset(samples, torch.from_numpy(rows).to(self._device))
 
     def _warn_shared(self, n: int) -> None:
         warnings.warn(

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genad.core.checkpoint import pack_optimizer, read_tensors, unpack_optimizer, write_tensors
+from genad.core.checkpoint import pack_optimizer, unpack_optimizer
 from genad.core.progress import Progress
 from genad.core.stacking import Looped, Members, Stacked, call, parameters_of
 from genad.core.training import Phase, Training, TrainingReport
 from genad.data.samples import Batch, Samples, Subset, everything
 from genad.errors import ModelFileError, TrainingError
+from genad.tensor_files import read_tensors, write_tensors
 
 # A round is the stretch between two reads of the losses: an epoch, but at least this share of the training.
 _ROUNDS = 50

@@ -57,6 +57,19 @@ def check_number(owner: Any, name: str, interval: str) -> None:
         raise InputError(f"{name}: {value!r} was given; use a number in {interval}.")
 
 
+def check_span(owner: Any, name: str, most: float) -> None:
+    """Refuse an attribute of ``owner`` that is not ``(low, high)`` with 0 < low <= high <= ``most``.
+
+    Raises
+    ------
+    InputError
+        When it is not.
+    """
+    low, high = getattr(owner, name)
+    if not 0 < low <= high <= most:
+        raise InputError(f"{name}: {(low, high)!r} was given; use (low, high) with 0 < low <= high <= {most}.")
+
+
 def check_choice(owner: Any, name: str, accepted: Sequence[str]) -> None:
     """Refuse an attribute of ``owner`` that is not one of ``accepted``.
 

@@ -17,7 +17,6 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from genad.core.calibration import FittedThreshold, threshold_from_dict
-from genad.core.checkpoint import write_tensors
 from genad.core.detections import jsonable
 from genad.core.pixels import PixelCalibration
 from genad.core.registry import detector_class
@@ -26,6 +25,7 @@ from genad.core.training import Training, TrainingReport
 from genad.data.adapters import Adapter
 from genad.errors import GenadError, InputError, ModelFileError
 from genad.nn import Backbone
+from genad.tensor_files import write_tensors
 
 if TYPE_CHECKING:
     from genad.core.detector import Detector

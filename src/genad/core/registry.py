@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-import importlib
-import pkgutil
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from genad.core.catalog import Catalog, snake_case
 from genad.data.kinds import Kind
 from genad.errors import InputError
 
 if TYPE_CHECKING:
     from genad.core.detector import Detector
+
+__all__ = [
+    "Card",
+    "Family",
+    "create",
+    "detector_class",
+    "list_detectors",
+    "register",
+    "registered",
+    "snake_case",
+]
+
+T = TypeVar("T", bound=type)
+E = TypeVar("E", bound=StrEnum)
 
 
 class Family(StrEnum):
@@ -68,28 +77,18 @@ class Card:
     tags: tuple[str, ...] = field(default=())
 
 
-# The packages whose modules register methods; each is walked once, on first use.
-_METHOD_PACKAGES = (
-    "genad.reconstruction",
-    "genad.density",
-    "genad.representation",
-    "genad.restoration",
-    "genad.committee",
-    "genad.core",
+_CATALOG: Catalog[Detector] = Catalog(
+    "detector",
+    (
+        "genad.reconstruction",
+        "genad.density",
+        "genad.representation",
+        "genad.restoration",
+        "genad.committee",
+        "genad.core",
+    ),
+    listing="genad.list_detectors()",
 )
-_CLASSES: dict[str, type[Detector]] = {}
-T = TypeVar("T", bound=type)
-
-
-def snake_case(name: str) -> str:
-    """Turn a class name into a registry name.
-
-    Examples
-    --------
-    >>> [snake_case(name) for name in ("MemAE", "OmniAnomaly", "DAGMM", "MADGAN", "VAE")]
-    ['mem_ae', 'omni_anomaly', 'dagmm', 'madgan', 'vae']
-    """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def register(card: Card, *, name: str | None = None) -> Callable[[T], T]:
@@ -102,33 +101,12 @@ def register(card: Card, *, name: str | None = None) -> Callable[[T], T]:
     name : str, optional
         Registry name; the class name in snake case when absent.
     """
-
-    def enter(cls: T) -> T:
-        key = name or snake_case(cls.__name__)
-        known = _CLASSES.get(key)
-        if known is not None and known.__qualname__ != cls.__qualname__:
-            msg = f"two detectors are registered as {key!r}: {known!r} and {cls!r}"
-            raise RuntimeError(msg)
-        cls.card = card  # type: ignore[attr-defined]
-        cls.name = key  # type: ignore[attr-defined]
-        _CLASSES[key] = cls
-        return cls
-
-    return enter
-
-
-@cache
-def _import_methods() -> None:
-    for package_name in _METHOD_PACKAGES:
-        package = importlib.import_module(package_name)
-        for module in pkgutil.walk_packages(package.__path__, package_name + "."):
-            importlib.import_module(module.name)
+    return _CATALOG.register(card, name)
 
 
 def registered() -> dict[str, type[Detector]]:
     """Return every registered detector class by name, in alphabetical order."""
-    _import_methods()
-    return dict(sorted(_CLASSES.items()))
+    return _CATALOG.classes()
 
 
 def detector_class(name: str) -> type[Detector]:
@@ -139,13 +117,7 @@ def detector_class(name: str) -> type[Detector]:
     InputError
         When there is none; the message lists the nearest names.
     """
-    classes = registered()
-    key = name.replace("-", "_").lower()
-    if key not in classes:
-        near = difflib.get_close_matches(key, classes, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see genad.list_detectors()."
-        raise InputError(f"name: there is no detector called {name!r}; {hint}")
-    return classes[key]
+    return _CATALOG.find(name)
 
 
 def create(name: str, /, **params: Any) -> Detector:
@@ -174,14 +146,7 @@ def create(name: str, /, **params: Any) -> Detector:
     >>> genad.create("autoencoder", latent=4)
     Autoencoder(latent=4)
     """
-    cls = detector_class(name)
-    accepted = cls._get_param_names()
-    for key in params:
-        if key not in accepted:
-            near = difflib.get_close_matches(key, accepted, n=2)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise InputError(f"{key}: {cls.__name__} has no such parameter; it takes {', '.join(accepted)}.{hint}")
-    return cls(**params)
+    return _CATALOG.make(name, params)
 
 
 def list_detectors(
@@ -218,14 +183,9 @@ def list_detectors(
     wanted = (Kind.SERIES, Kind.WINDOW) if kind is Kind.SERIES else (kind,)
     return [
         name
-        for name, cls in registered().items()
-        if fnmatch.fnmatchcase(name, pattern)
-        and (kind is None or any(k in cls.card.kinds for k in wanted))
-        and (family is None or cls.card.family is family)
+        for name, cls in _CATALOG.classes(pattern).items()
+        if (kind is None or any(k in cls.card.kinds for k in wanted)) and (family is None or cls.card.family is family)
     ]
-
-
-E = TypeVar("E", bound=StrEnum)
 
 
 def _member(enum: type[E], value: str, argument: str) -> E:

@@ -22,7 +22,7 @@ from genad.core.detector import Detector
 from genad.core.inference import Floats
 from genad.core.ingest import validated
 from genad.core.splits import MAX_HELD_OUT, Labels
-from genad.data.samples import Batch, Samples, Subset, iterate
+from genad.data.samples import Batch, Samples, iterate
 from genad.errors import InputError
 
 # Rows handed to the method at a time; the order of rows is kept, so this only bounds memory.
@@ -242,11 +242,7 @@ class StreamDetector(Detector):
         if count == 0:
             held = train
             self._warn_shared(len(train))
-        place = self._device
-        return (
-            Subset(samples, torch.from_numpy(train).to(place)),
-            Subset(samples, torch.from_numpy(held).to(place)),
-        )
+        return self._rows(samples, train), self._rows(samples, held)
 
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
         self.bounds_ = self._residual_bounds(held, self._run(held, "restored"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genad.errors import InputError, InputTypeError
+from genad.metrics._validate import check_numeric
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -273,7 +274,5 @@ def _array(values: object, name: str) -> npt.NDArray[np.generic]:
     except (TypeError, ValueError) as error:
         msg = f"{name} cannot be read as an array ({error}); pass an array of shape (rows, columns)."
         raise InputTypeError(msg) from error
-    if array.dtype.kind not in "biuf":
-        msg = f"{name} holds values of type {array.dtype}; booleans or real numbers are accepted."
-        raise InputTypeError(msg)
+    check_numeric(array, name)
     return array

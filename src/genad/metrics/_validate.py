@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,13 @@ _UNLABELLED_HINT = (
 )
 
 
+def check_numeric(array: npt.NDArray[Any], name: str) -> None:
+    """Refuse an array of anything but booleans and real numbers."""
+    if array.dtype.kind not in "biuf":
+        msg = f"{name} holds values of type {array.dtype}; booleans or real numbers are accepted."
+        raise InputTypeError(msg)
+
+
 def _vector(values: object, name: str) -> npt.NDArray[np.generic]:
     """Return `values` as a numeric one-dimensional array, or say why it is not one."""
     try:
@@ -40,9 +47,7 @@ def _vector(values: object, name: str) -> npt.NDArray[np.generic]:
         # A nullable column arrives as objects: numbers are fine, anything else is named below.
         with contextlib.suppress(TypeError, ValueError):
             array = array.astype(np.float64)
-    if array.dtype.kind not in "biuf":
-        msg = f"{name} holds values of type {array.dtype}; booleans or real numbers are accepted."
-        raise InputTypeError(msg)
+    check_numeric(array, name)
     return array
 
 

@@ -59,10 +59,8 @@ def average_precision(y_true: object, scores: object) -> float:
 
     Parameters
     ----------
-    y_true : array-like of shape (n,)
-        1 = anomaly, 0 = normal.
-    scores : array-like of shape (n,)
-        Higher = more anomalous.
+    y_true, scores : array-like of shape (n,)
+        Labels and scores as in :func:`auroc`.
 
     Returns
     -------
@@ -72,7 +70,7 @@ def average_precision(y_true: object, scores: object) -> float:
     Raises
     ------
     InputError
-        Lengths differ, a score is not finite, a label is not 0 or 1, or a class is missing.
+        As :func:`auroc`.
 
     Examples
     --------
@@ -283,10 +281,7 @@ def precision(y_true: object, flags: object) -> float:
     >>> precision([0, 1, 1, 0], [1, 1, 0, 0])
     0.5
     """
-    from sklearn.metrics import precision_score
-
-    labels, decisions = check_flagged(y_true, flags, purpose="Precision")
-    return float(precision_score(labels, decisions, zero_division=0.0))
+    return _f_score(y_true, flags, 0.0, "Precision")
 
 
 def recall(y_true: object, flags: object) -> float:
@@ -295,7 +290,7 @@ def recall(y_true: object, flags: object) -> float:
     Parameters
     ----------
     y_true, flags : array-like of shape (n,)
-        1 = anomaly, 0 = normal; 1 = flagged, 0 = not.
+        Labels and flags as in :func:`precision`.
 
     Returns
     -------
@@ -305,7 +300,7 @@ def recall(y_true: object, flags: object) -> float:
     Raises
     ------
     InputError
-        Lengths differ, values other than 0 and 1, or no anomaly in `y_true`.
+        As :func:`precision`.
 
     Examples
     --------
@@ -313,10 +308,7 @@ def recall(y_true: object, flags: object) -> float:
     >>> recall([0, 1, 1, 0], [1, 1, 0, 0])
     0.5
     """
-    from sklearn.metrics import recall_score
-
-    labels, decisions = check_flagged(y_true, flags, purpose="Recall")
-    return float(recall_score(labels, decisions))
+    return _f_score(y_true, flags, np.inf, "Recall")
 
 
 def f_beta(y_true: object, flags: object, beta: float = 1.0) -> float:
@@ -325,7 +317,7 @@ def f_beta(y_true: object, flags: object, beta: float = 1.0) -> float:
     Parameters
     ----------
     y_true, flags : array-like of shape (n,)
-        1 = anomaly, 0 = normal; 1 = flagged, 0 = not.
+        Labels and flags as in :func:`precision`.
     beta : float, default=1.0
         Weight of recall against precision, above 0.
 
@@ -337,7 +329,7 @@ def f_beta(y_true: object, flags: object, beta: float = 1.0) -> float:
     Raises
     ------
     InputError
-        Lengths differ, values other than 0 and 1, no anomaly, or `beta` not above 0.
+        As :func:`precision`, or `beta` not above 0.
 
     Examples
     --------
@@ -345,8 +337,12 @@ def f_beta(y_true: object, flags: object, beta: float = 1.0) -> float:
     >>> round(f_beta([0, 1, 1, 0], [1, 1, 1, 0]), 4)
     0.8
     """
+    return _f_score(y_true, flags, check_positive(beta, "beta"), "F-score")
+
+
+def _f_score(y_true: object, flags: object, beta: float, purpose: str) -> float:
+    """Compute the F-score of given flags; with beta 0 it is the precision, with infinity the recall."""
     from sklearn.metrics import fbeta_score
 
-    weight = check_positive(beta, "beta")
-    labels, decisions = check_flagged(y_true, flags, purpose="F-score")
-    return float(fbeta_score(labels, decisions, beta=weight, zero_division=0.0))
+    labels, decisions = check_flagged(y_true, flags, purpose=purpose)
+    return float(fbeta_score(labels, decisions, beta=beta, zero_division=0.0))

@@ -156,14 +156,12 @@ def vus_roc(y_true: object, scores: object, *, max_buffer: int = 100, n_threshol
 
 
 def vus_pr(y_true: object, scores: object, *, max_buffer: int = 100, n_thresholds: int = 250) -> float:
-    """Compute VUS-PR; see `volume_under_surface`, which gives both volumes in one pass.
+    """Compute VUS-PR; `volume_under_surface` gives it together with VUS-ROC in one pass.
 
     Parameters
     ----------
-    y_true, scores : array-like of shape (n,)
-        Labels (1 = anomaly) and scores (higher = more anomalous), in time order.
-    max_buffer, n_thresholds : int
-        As in `volume_under_surface`.
+    y_true, scores, max_buffer, n_thresholds
+        As in `vus_roc`.
 
     Returns
     -------

@@ -337,6 +337,32 @@ def translator(shape: Sequence[int], spec: Backbone | str | None = None, cond: i
     return KINDS[name].translator(_checked_shape(shape), full, _count("cond", cond, least=0))
 
 
+def for_tables(shape: Sequence[int], asked: Backbone | str | None, own: Backbone) -> Backbone | str | None:
+    """Choose a method's own network for rows of a table, unless another was asked for.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of one sample.
+    asked : Backbone, str or None
+        What was asked for; None leaves the choice open.
+    own : Backbone
+        The method's own network for tables.
+
+    Returns
+    -------
+    Backbone, str or None
+        What :func:`encoder` and its like take; None for samples other than rows.
+
+    Examples
+    --------
+    >>> small = Backbone("mlp", hidden=(8,))
+    >>> for_tables((5,), None, small).hidden, for_tables((5,), "mlp", small), for_tables((1, 8, 8), None, small)
+    ((8,), 'mlp', None)
+    """
+    return own if asked is None and resolve(shape)[0] == "mlp" else asked
+
+
 def default_latent(shape: Sequence[int]) -> int:
     """Choose the length of the code for samples of this shape.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from genad.nn.conv import HALF_FROM, UNet
-from genad.nn.diffusion import WorkingSize
+from genad.nn.working_size import WorkingSize
 
 # Beyond the range of values seen in training, a pixel is anomalous by itself: by 63 % at this share of the range.
 _BEYOND = 0.1

@@ -120,14 +120,8 @@ class ClipUNet(nn.Module):
     ----------
     shape : tuple of int
         Frames, channels, height, width.
-    widths : tuple of int
-        One width per resolution.
-    activation : str
-        Activation.
-    dropout : float, default=0.0
-        Share of channels dropped in training.
-    cond : int, default=0
-        Length of the condition vector; 0 for none.
+    widths, activation, dropout, cond
+        As in `UNet`.
     """
 
     def __init__(

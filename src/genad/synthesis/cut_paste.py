@@ -9,9 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genad.core.parameters import check_number
+from genad.core.parameters import check_number, check_span
 from genad.data.kinds import Kind
-from genad.errors import InputError
 from genad.synthesis.augment import colour_jitter
 from genad.synthesis.base import Draft, SynthesisCard, Synthesizer, register_synthesizer
 from genad.synthesis.masks import sample_at, turned_boxes
@@ -98,9 +97,7 @@ class CutPaste(Synthesizer):
         check_number(self, "jitter", "[0, 1]")
         check_number(self, "turn", "[0, 180]")
         for name, most in (("area", 1.0), ("scar_width", math.inf), ("scar_height", math.inf)):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= most:
-                raise InputError(f"{name}: {(low, high)!r} was given; use (low, high) with 0 < low <= high <= {most}.")
+            check_span(self, name, most)
 
     def draft(self, x: Tensor, generator: torch.Generator) -> Draft:
         """Draw a patch or a scar for each image."""

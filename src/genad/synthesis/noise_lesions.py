@@ -9,9 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genad.core.parameters import check_choice, check_number, check_whole
+from genad.core.parameters import check_choice, check_number, check_span, check_whole
 from genad.data.kinds import Kind
-from genad.errors import InputError
 from genad.synthesis.base import Draft, SynthesisCard, Synthesizer, register_synthesizer
 from genad.synthesis.blend import compositional, gaussian_blur
 from genad.synthesis.masks import foreground
@@ -119,9 +118,7 @@ class NoiseLesions(Synthesizer):
         check_number(self, "strength", "(0, 1]")
         check_whole(self, "octaves", "coarse")
         for name, most in (("area", 0.5), ("shift", 1.0), ("border", 32.0)):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= most:
-                raise InputError(f"{name}: {(low, high)!r} was given; use (low, high) with 0 < low <= high <= {most}.")
+            check_span(self, name, most)
 
     def draft(self, x: Tensor, generator: torch.Generator) -> Draft:
         """Draw lesions, or coarse noise, for each image."""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from genad.core.registry import snake_case
+from genad.core.catalog import Catalog
 from genad.data.kinds import Kind
-from genad.errors import InputError
 
 if TYPE_CHECKING:
     from genad.synthesis.base import Synthesizer
 
-_CLASSES: dict[str, type[Synthesizer]] = {}
+_CATALOG: Catalog[Synthesizer] = Catalog("synthesizer", ("genad.synthesis",))
 T = TypeVar("T", bound=type)
 
 
@@ -60,32 +54,12 @@ def register_synthesizer(card: SynthesisCard, *, name: str | None = None) -> Cal
     name : str, optional
         Registry name; the class name in snake case when absent.
     """
-
-    def enter(cls: T) -> T:
-        key = name or snake_case(cls.__name__)
-        known = _CLASSES.get(key)
-        if known is not None and known.__qualname__ != cls.__qualname__:
-            msg = f"two synthesizers are registered as {key!r}: {known!r} and {cls!r}"
-            raise RuntimeError(msg)
-        cls.card = card  # type: ignore[attr-defined]
-        cls.name = key  # type: ignore[attr-defined]
-        _CLASSES[key] = cls
-        return cls
-
-    return enter
-
-
-@cache
-def _import_methods() -> None:
-    package = importlib.import_module("genad.synthesis")
-    for module in pkgutil.walk_packages(package.__path__, "genad.synthesis."):
-        importlib.import_module(module.name)
+    return _CATALOG.register(card, name)
 
 
 def synthesizers() -> dict[str, type[Synthesizer]]:
     """Return every registered synthesizer class by name, in alphabetical order."""
-    _import_methods()
-    return dict(sorted(_CLASSES.items()))
+    return _CATALOG.classes()
 
 
 def list_synthesizers(pattern: str = "*") -> list[str]:
@@ -96,7 +70,7 @@ def list_synthesizers(pattern: str = "*") -> list[str]:
     >>> list_synthesizers("cut*")
     ['cut_paste']
     """
-    return [name for name in synthesizers() if fnmatch.fnmatchcase(name, pattern)]
+    return list(_CATALOG.classes(pattern))
 
 
 def create_synthesizer(name: str, /, **params: Any) -> Synthesizer:
@@ -124,17 +98,4 @@ def create_synthesizer(name: str, /, **params: Any) -> Synthesizer:
     >>> create_synthesizer("cut-paste", scar=0.25)
     CutPaste(scar=0.25)
     """
-    classes = synthesizers()
-    key = name.replace("-", "_").lower()
-    if key not in classes:
-        near = difflib.get_close_matches(key, classes, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(classes)}."
-        raise InputError(f"name: there is no synthesizer called {name!r}; {hint}")
-    cls = classes[key]
-    accepted = cls._get_param_names()
-    for given in params:
-        if given not in accepted:
-            close = difflib.get_close_matches(given, accepted, n=2)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise InputError(f"{given}: {cls.__name__} has no such parameter; it takes {', '.join(accepted)}.{hint}")
-    return cls(**params)
+    return _CATALOG.make(name, params)

@@ -14,12 +14,13 @@ does not tick for p <= lambda (likely anomalies cost nothing); ADDIS ignores p >
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from genad.core.calibration._checks import check_count, check_number, check_state
+from genad.core.calibration._checks import check_count, check_number
+from genad.core.calibration._saved import MovingRule
 from genad.core.calibration.fdr import as_p_values
 from genad.errors import InputError
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class OnlineFDR(ABC):
+class OnlineFDR(MovingRule, ABC):
     """Base of the online procedures: the clock, the wealth formula and the saved state.
 
     Parameters
@@ -68,11 +69,7 @@ class OnlineFDR(ABC):
     _used: int = field(default=0, init=False, repr=False)
     _level: float | None = field(default=None, init=False, repr=False, compare=False)
 
-    _rules: ClassVar[dict[str, type[OnlineFDR]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        OnlineFDR._rules[cls.__name__] = cls
+    _what: ClassVar[str] = "an online FDR procedure"
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha, 0.0, 1.0)
@@ -194,10 +191,8 @@ class OnlineFDR(ABC):
         self._counts[self._used] = 1.0
         self._used += 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return parameters and state as plain values that JSON keeps exactly."""
-        parameters = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        state = {
+    def _state(self) -> dict[str, Any]:
+        return {
             "n_tests": self.n_tests,
             "n_discoveries": self.n_discoveries,
             "clock": self._clock,
@@ -205,38 +200,6 @@ class OnlineFDR(ABC):
             "ticks": self._ticks[: self._used].tolist(),
             "counts": self._counts[: self._used].tolist(),
         }
-        return {"rule": type(self).__name__, "parameters": parameters, "state": state}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild a procedure that takes the same decisions from here on.
-
-        Parameters
-        ----------
-        data
-            What :meth:`to_dict` returned. On the base class any procedure is accepted.
-
-        Returns
-        -------
-        OnlineFDR
-            The procedure.
-
-        Raises
-        ------
-        InputError
-            If `data` is of another procedure, or a part is missing or out of range.
-        """
-        data = check_state("an online FDR procedure", data)
-        kind = OnlineFDR._rules.get(data["rule"])
-        if kind is None or not issubclass(kind, cls):
-            accepted = ", ".join(sorted(n for n, k in cls._rules.items() if issubclass(k, cls)))
-            raise InputError(f"an online FDR procedure: 'rule' must be one of {accepted}, found {data['rule']!r}.")
-        try:
-            made = kind(**data["parameters"])
-            made.restore_state(data["state"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{data['rule']}: the saved state is broken ({error}).") from error
-        return made
 
     def restore_state(self, state: Mapping[str, Any]) -> None:
         """Take over the state that :meth:`to_dict` wrote."""

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from genad.core.calibration._checks import as_scores, check_state
+from genad.core.calibration._checks import as_scores
+from genad.core.calibration._saved import NamedRule
 from genad.core.calibration.fitted import FittedThreshold
 from genad.errors import InputError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-class Threshold(ABC):
+class Threshold(NamedRule, ABC):
     """Base of the threshold rules.
 
     Attributes
@@ -31,11 +32,7 @@ class Threshold(ABC):
 
     holdout: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
-    _rules: ClassVar[dict[str, type[Threshold]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        Threshold._rules[cls.__name__] = cls
+    _what: ClassVar[str] = "a threshold"
 
     def fit(self, scores: ArrayLike, labels: ArrayLike | None = None, *, unit: str = "row") -> FittedThreshold:
         """Turn calibration scores into a threshold.
@@ -111,11 +108,7 @@ class Threshold(ABC):
         InputError
             If the rule or a parameter is not known, or is out of range.
         """
-        data = check_state("a threshold", data)
-        kind = Threshold._rules.get(data["rule"])
-        if kind is None or not issubclass(kind, cls):
-            accepted = ", ".join(sorted(n for n, k in cls._rules.items() if issubclass(k, cls)))
-            raise InputError(f"a threshold: 'rule' must be one of {accepted}, found {data['rule']!r}.")
+        kind = cls._class_of(data)
         try:
             made = kind(
                 **{

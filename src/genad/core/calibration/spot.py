@@ -145,6 +145,7 @@ class SPOT(StreamRule):
 
     def _state(self) -> dict[str, Any]:
         return {
+            **super()._state(),
             "n_excess": self.n_excess,
             "n_past": self._n_past,
             "learnt_flagged": self._learnt_flagged,
@@ -155,6 +156,7 @@ class SPOT(StreamRule):
 
     def restore_state(self, state: Mapping[str, Any]) -> None:
         """Take over the state that :meth:`to_dict` wrote."""
+        super().restore_state(state)
         self.n_excess = check_count("n_excess", state["n_excess"], 0)
         self._n_past = check_count("n_past", state["n_past"], 0)
         self._learnt_flagged = check_count("learnt_flagged", state["learnt_flagged"], 0)
@@ -275,6 +277,7 @@ class DSPOT(StreamRule):
 
     def _state(self) -> dict[str, Any]:
         return {
+            **super()._state(),
             "spot": self._spot.to_dict(),
             "window": list(self._window),
             "position": self._position,
@@ -283,6 +286,7 @@ class DSPOT(StreamRule):
 
     def restore_state(self, state: Mapping[str, Any]) -> None:
         """Take over the state that :meth:`to_dict` wrote."""
+        super().restore_state(state)
         self._spot = SPOT.from_dict(state["spot"])
         self._window = as_scores("window", state["window"], allow_empty=True, finite=True).tolist()
         self._position = check_count("position", state["position"], 0)

@@ -13,12 +13,13 @@ import warnings
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from genad.core.calibration._checks import as_scores, check_count, check_number, check_state
+from genad.core.calibration._checks import as_scores, check_count, check_number
+from genad.core.calibration._saved import MovingRule
 from genad.core.calibration.conformal import (
     attainable_alpha,
     conformal_rank,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class StreamRule:
+class StreamRule(MovingRule):
     """Base of the moving thresholds: initialise on past scores, then score one at a time.
 
     Attributes
@@ -45,11 +46,7 @@ class StreamRule:
     n: int = field(default=0, init=False)
     n_flagged: int = field(default=0, init=False)
 
-    _rules: ClassVar[dict[str, type[StreamRule]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        StreamRule._rules[cls.__name__] = cls
+    _what: ClassVar[str] = "a stream rule"
 
     @property
     def threshold(self) -> float:
@@ -65,11 +62,12 @@ class StreamRule:
         raise NotImplementedError
 
     def _state(self) -> dict[str, Any]:
-        raise NotImplementedError
+        return {"n": self.n, "n_flagged": self.n_flagged}
 
     def restore_state(self, state: Mapping[str, Any]) -> None:
         """Take over the state that :meth:`to_dict` wrote."""
-        raise NotImplementedError
+        self.n = check_count("n", state["n"], 0)
+        self.n_flagged = check_count("n_flagged", state["n_flagged"], 0)
 
     def update(self, score: float) -> bool:
         """Judge the next score, then learn from it.
@@ -124,46 +122,6 @@ class StreamRule:
                 f"{type(self).__name__} has no past yet. Call initialize(scores) with the "
                 "scores of a normal stretch first."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return parameters and state as plain values that JSON keeps exactly."""
-        parameters = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        state = {"n": self.n, "n_flagged": self.n_flagged, **self._state()}
-        return {"rule": type(self).__name__, "parameters": parameters, "state": state}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild a rule that takes the same decisions from here on.
-
-        Parameters
-        ----------
-        data
-            What :meth:`to_dict` returned. On the base class any rule is accepted.
-
-        Returns
-        -------
-        StreamRule
-            The rule.
-
-        Raises
-        ------
-        InputError
-            If `data` is of another rule, or a part is missing or out of range.
-        """
-        data = check_state("a stream rule", data)
-        kind = StreamRule._rules.get(data["rule"])
-        if kind is None or not issubclass(kind, cls):
-            accepted = ", ".join(sorted(n for n, k in cls._rules.items() if issubclass(k, cls)))
-            raise InputError(f"a stream rule: 'rule' must be one of {accepted}, found {data['rule']!r}.")
-        try:
-            made = kind(**data["parameters"])
-            state = data["state"]
-            made.n = check_count("n", state["n"], 0)
-            made.n_flagged = check_count("n_flagged", state["n_flagged"], 0)
-            made.restore_state(state)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{data['rule']}: the saved state is broken ({error}).") from error
-        return made
 
 
 @dataclass
@@ -277,12 +235,14 @@ class RunningConformal(StreamRule):
 
     def _state(self) -> dict[str, Any]:
         return {
+            **super()._state(),
             "scores": [_to_json(score) for score, _ in self._queue],
             "flagged": [i for i, (_, mark) in enumerate(self._queue) if mark],
         }
 
     def restore_state(self, state: Mapping[str, Any]) -> None:
         """Take over the state that :meth:`to_dict` wrote."""
+        super().restore_state(state)
         values = as_scores("scores", [float(s) for s in state["scores"]], allow_empty=True)
         if values.size > self.window or (self.n and not values.size):
             raise InputError(f"the window must hold 1 to {self.window} scores.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,12 @@ from genad.core.training import Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch
 from genad.errors import InputError
-from genad.nn import Backbone, decoder, default_latent, encoder, resolve, translator
+from genad.nn import Backbone, decoder, default_latent, encoder, translator
+from genad.nn.backbone import for_tables
 
 # Wide and smooth: tanh units reached the best means over tables, and two layers are enough for them.
 _TABLE = Backbone("mlp", hidden=(128, 128), activation="tanh")
 _NARROWING = Backbone("mlp", hidden=(64, 64), activation="tanh")
-
-
-def _for_tables(shape: tuple[int, ...], asked: Backbone | str | None, own: Backbone) -> Backbone | str | None:
-    """Return ``own`` for rows of a table when nothing else was asked for."""
-    return own if asked is None and resolve(shape)[0] == "mlp" else asked
 
 
 class AutoencoderNet(nn.Module):
@@ -49,19 +45,20 @@ class AutoencoderNet(nn.Module):
         return restored
 
 
-@register(
-    Card(
-        title="Anomaly detection using autoencoders with nonlinear dimensionality reduction",
-        authors="Sakurada, Yairi",
-        venue="MLSDA",
-        year=2014,
-        family=Family.AUTOENCODER,
-        kinds=DENSE,
-        row="1.1.1-01",
-        summary="Reconstruct through a bottleneck and score the error.",
-        tags=("bottleneck", "nonlinear PCA"),
-    )
+_CARD = Card(
+    title="Anomaly detection using autoencoders with nonlinear dimensionality reduction",
+    authors="Sakurada, Yairi",
+    venue="MLSDA",
+    year=2014,
+    family=Family.AUTOENCODER,
+    kinds=DENSE,
+    row="1.1.1-01",
+    summary="Reconstruct through a bottleneck and score the error.",
+    tags=("bottleneck", "nonlinear PCA"),
 )
+
+
+@register(_CARD)
 @dataclass(eq=False, repr=False)
 class Autoencoder(EncodeMixin, ReconstructionDetector):
     """Reconstruct through a bottleneck: the score is the root mean squared error of ``x - D(E(x))``.
@@ -119,7 +116,7 @@ class Autoencoder(EncodeMixin, ReconstructionDetector):
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the encoder and the decoder."""
         latent = int(self.latent or default_latent(shape))
-        backbone = _for_tables(shape, self.backbone, _NARROWING)
+        backbone = for_tables(shape, self.backbone, _NARROWING)
         return AutoencoderNet(encoder(shape, latent, backbone), decoder(shape, latent, backbone))
 
     def loss(self, net: Any, batch: Batch) -> Tensor:
@@ -133,14 +130,8 @@ class Autoencoder(EncodeMixin, ReconstructionDetector):
 
 
 @register(
-    Card(
-        title="Anomaly detection using autoencoders with nonlinear dimensionality reduction",
-        authors="Sakurada, Yairi",
-        venue="MLSDA",
-        year=2014,
-        family=Family.AUTOENCODER,
-        kinds=DENSE,
-        row="1.1.1-01",
+    replace(
+        _CARD,
         summary="Learn to remove noise without a bottleneck, and score how much of a clean row is removed.",
         tags=("denoising", "over-complete"),
     )
@@ -215,7 +206,7 @@ class DenoisingAutoencoder(ReconstructionDetector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the denoiser, which has no bottleneck."""
-        return translator(shape, _for_tables(shape, self.backbone, _TABLE))
+        return translator(shape, for_tables(shape, self.backbone, _TABLE))
 
     def corrupt(self, batch: Batch) -> Tensor:
         """Return the batch with noise, each sample at its own level; missing values stay missing."""

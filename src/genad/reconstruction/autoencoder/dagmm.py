@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from genad.core.detector import Detector
 from genad.core.families import EncodeMixin
-from genad.core.inference import Inference, Want
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import DENSE
@@ -24,8 +23,8 @@ from genad.nn import (
     encoder,
     mixture_energy,
     mixture_parameters,
-    resolve,
 )
+from genad.nn.backbone import for_tables
 
 _TABLE = Backbone("mlp", hidden=(60, 30), activation="tanh")
 # A sample at the training mean has no length to relate its error to.
@@ -163,8 +162,7 @@ class DAGMM(EncodeMixin, Detector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the compression and the estimation network."""
-        table = self.backbone is None and resolve(shape)[0] == "mlp"
-        backbone = _TABLE if table else self.backbone
+        backbone = for_tables(shape, self.backbone, _TABLE)
         latent = int(self.latent)
         return DAGMMNet(
             encoder(shape, latent, backbone), decoder(shape, latent, backbone), latent, int(self.components)
@@ -211,14 +209,6 @@ class DAGMM(EncodeMixin, Detector):
             z, restored = net.represent(Batch(x, batch.mask))
             (gradient,) = torch.autograd.grad(self._energy(net, z).sum(), x)
         return batch.keep_observed((gradient * (x - restored)).abs().detach())
-
-    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
-        """Compute what is wanted, the gradient only for the map."""
-        return Inference(
-            self.score_batch(net, batch),
-            self.error_map(net, batch) if "map" in want else None,
-            self.reconstruct(net, batch) if "restored" in want else None,
-        )
 
     def code(self, net: Any, batch: Batch) -> Tensor:
         """Return z: the code and the two reconstruction features."""

@@ -17,10 +17,11 @@ from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, everything
-from genad.nn.diffusion import DiffusionNet, WorkingSize, denoiser
+from genad.nn.diffusion import DiffusionNet, denoiser
 from genad.nn.memory import nearest_distances
 from genad.nn.schedule import NoiseSchedule
 from genad.nn.structural import gaussian_blur
+from genad.nn.working_size import WorkingSize
 from genad.reconstruction.diffusion.latent import FeatureExtractor, LatentCoder
 
 # The schedule of the paper.

@@ -13,10 +13,11 @@ from genad.core.inference import Inference, Want
 from genad.core.parameters import check_choice, check_number, check_whole
 from genad.core.training import Training
 from genad.data.samples import Batch, Samples, everything
-from genad.nn.diffusion import DiffusionNet, NoiseSource, WorkingSize, denoiser
+from genad.nn.diffusion import DiffusionNet, NoiseSource, denoiser
 from genad.nn.schedule import NoiseSchedule
 from genad.nn.segmentation import top_mean
 from genad.nn.structural import gaussian_blur
+from genad.nn.working_size import WorkingSize
 
 # Steps of the schedule the network is trained on; scoring strides over them.
 STEPS = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -175,20 +175,20 @@ class _GAAL(Detector):
         return batch.keep_observed((batch.x - self.reconstruct(net, batch)).square())
 
 
-@register(
-    Card(
-        title="Generative adversarial active learning for unsupervised outlier detection",
-        authors="Liu, Li, Zhou, Jiang, Sun, Wang, He",
-        venue="IEEE TKDE",
-        year=2019,
-        family=Family.GAN,
-        kinds=(Kind.TABLE, Kind.WINDOW),
-        row="1.1.3-03",
-        summary="Score by a discriminator that one generator surrounds with potential outliers.",
-        tags=("potential outliers", "active learning"),
-    ),
-    name="so_gaal",
+_CARD = Card(
+    title="Generative adversarial active learning for unsupervised outlier detection",
+    authors="Liu, Li, Zhou, Jiang, Sun, Wang, He",
+    venue="IEEE TKDE",
+    year=2019,
+    family=Family.GAN,
+    kinds=(Kind.TABLE, Kind.WINDOW),
+    row="1.1.3-03",
+    summary="Score by a discriminator that one generator surrounds with potential outliers.",
+    tags=("potential outliers", "active learning"),
 )
+
+
+@register(_CARD, name="so_gaal")
 @dataclass(eq=False, repr=False)
 class SOGAAL(_GAAL):
     """Tell data from the potential outliers of one generator: the score is ``1 - D(x)``, in (0, 1).
@@ -237,14 +237,8 @@ class SOGAAL(_GAAL):
 
 
 @register(
-    Card(
-        title="Generative adversarial active learning for unsupervised outlier detection",
-        authors="Liu, Li, Zhou, Jiang, Sun, Wang, He",
-        venue="IEEE TKDE",
-        year=2019,
-        family=Family.GAN,
-        kinds=(Kind.TABLE, Kind.WINDOW),
-        row="1.1.3-03",
+    replace(
+        _CARD,
         summary="Score by a discriminator that several generators, each with its own target, surround with outliers.",
         tags=("potential outliers", "active learning", "mode collapse"),
     ),
