@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "tables", "series", "ecg", "images", "restoration", "logs", "speed", "image_speed", "memory")
+NAMES = (
+    "startup", "tables", "series", "ecg", "images", "restoration", "logs", "llm_series", "process", "store", "speed",
+    "image_speed", "memory",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> int:

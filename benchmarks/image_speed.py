@@ -60,7 +60,7 @@ def frozen(name: str, n: int, px: int, runs: int = 3) -> dict[str, object]:
     import genad
     from genad.foundation.efficientnet import efficientnet_lite0
 
-    net = efficientnet_lite0()
+    net = efficientnet_lite0("cpu")
     used: set[int] = set()
     # The stages are read off a call that scores, so that the comparison holds whatever a method asks for.
     handle = net.register_forward_pre_hook(lambda _, args, kwargs: used.update(_stages(args, kwargs)), with_kwargs=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from genad.data.kinds import Kind
 from genad.density.explicit.ppca import PPCA
 from genad.errors import GenadWarning
 from genad.reconstruction.autoencoder.autoencoder import Autoencoder
+from genad.representation import prompting
 
 # Enough to tell a gross anomaly from a normal sample, and quick enough to fit every method many times.
 QUICK = Training(updates=40)
@@ -201,6 +204,22 @@ def all_cases() -> list[Case]:
         # Detectors of dense samples see a series through Windowed only.
         if kind is not Kind.SERIES or cls.reads_as is Kind.SERIES or (name in EXAMPLES and EXAMPLES[name].wrap)
     ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scripted_model():
+    """Let detectors that ask the small local model ask a script: the suite judges their form, not the model."""
+    module = importlib.util.spec_from_file_location("contract_language", Path(__file__).with_name("language.py"))
+    language = importlib.util.module_from_spec(module)
+    module.loader.exec_module(language)
+    real = prompting.open_model
+
+    def open_model(where: Any = None, model: Any = None, **settings: Any) -> Any:
+        return language.MODEL if where is None and model is None else real(where, model, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompting, "open_model", open_model)
+        yield
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from genad import Autoencoder, Backbone, Ensemble, Training, Windowed, load
-from genad import tensor_files
+from genad import Autoencoder, Backbone, Ensemble, Training, Windowed, load, tensor_files
 from genad.core import persistence
 from genad.core.calibration import Conformal, FixedValue, PeaksOverThreshold
 from genad.core.grouped import Grouped

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from genad.core.checkpoint import write_tensors
 from genad.errors import InputError, InputTypeError, MissingExtraError, ModelFileError
-from genad.foundation.store import METRICS, ExactStore, open_store
+from genad.foundation.exact_store import ExactStore
+from genad.foundation.store import METRICS, open_store
+from genad.tensor_files import write_tensors
 
 pytest.importorskip("pymilvus")
 milvus_store = importlib.import_module("genad.foundation.milvus_store")
@@ -133,7 +134,8 @@ def test_a_file_gives_back_the_very_answers(tmp_path):
     store = ExactStore(12).add(vectors, ids, payload)
     again = open_store(store.save(tmp_path / "one.vectors"), 12, "cosine")
     first, second = store.search(vectors[:5] + 0.1, 4), again.search(vectors[:5] + 0.1, 4)
-    assert first.ids == second.ids and first.payload == second.payload
+    assert first.ids == second.ids
+    assert first.payload == second.payload
     assert np.array_equal(first.distances, second.distances)
 
 
@@ -148,8 +150,9 @@ def test_a_database_keeps_what_it_holds(tmp_path):
     with open_store(tmp_path / "one.db") as again:
         after = again.search(vectors[:5], 3)
         assert (again.dimension, again.metric, again.count()) == (12, "euclidean", 299)
-        assert before.ids == after.ids and before.payload == after.payload
-    with pytest.raises(InputError, match="dimension: 13 was given, but .* has 12"):
+        assert before.ids == after.ids
+        assert before.payload == after.payload
+    with pytest.raises(InputError, match=r"dimension: 13 was given, but .* has 12"):
         open_store(tmp_path / "one.db", 13)
     with open_store(tmp_path / "one.db", 3, collection="other") as other:
         assert other.count() == 0
@@ -157,11 +160,24 @@ def test_a_database_keeps_what_it_holds(tmp_path):
 
 
 def test_a_refused_index_falls_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(milvus_store, "_INDEXES", ("NO_SUCH_INDEX", "FLAT"))
-    with open_store(tmp_path / "one.db", 3) as store:
-        assert store.index == "FLAT"
-    with pytest.raises(milvus_store.StoreError, match="NO_SUCH_INDEX"):
-        milvus_store.MilvusStore(tmp_path / "one.db", 3, collection="other", index="NO_SUCH_INDEX")
+    client = importlib.import_module("pymilvus").MilvusClient
+    create = client.create_collection
+
+    def refusing(self, name, **settings):
+        create(self, name, **settings)
+        if any(index.index_type == "FLAT" for index in settings["index_params"]):
+            raise RuntimeError("no such index: FLAT")
+
+    monkeypatch.setattr(client, "create_collection", refusing)
+    vectors, ids, payload = data(40)
+    with open_store(tmp_path / "one.db", 12) as store:
+        assert store.index == "AUTOINDEX"
+        assert store.add(vectors, ids, payload).search(vectors[:1], 1).ids == [["v0"]]
+    with pytest.raises(milvus_store.StoreError, match="with the index FLAT"):
+        milvus_store.MilvusStore(tmp_path / "one.db", 3, collection="other", index="FLAT")
+    monkeypatch.undo()
+    with open_store(tmp_path / "one.db", 3, collection="other") as other:
+        assert other.index == "FLAT"
 
 
 def test_a_half_addition_is_taken_back(tmp_path, monkeypatch):
@@ -177,7 +193,7 @@ def test_a_half_addition_is_taken_back(tmp_path, monkeypatch):
             return insert(*arguments, **settings)
 
         monkeypatch.setattr(store._client, "insert", failing)
-        with pytest.raises(milvus_store.StoreError, match="adding vectors .no room left"):
+        with pytest.raises(milvus_store.StoreError, match=r"adding vectors .no room left"):
             store.add(vectors, ids, payload)
         assert store.count() == 0
 
@@ -185,16 +201,19 @@ def test_a_half_addition_is_taken_back(tmp_path, monkeypatch):
 def test_a_database_that_another_process_holds(tmp_path):
     where = tmp_path / "one.db"
     open_store(where, 3).close()
-    hold = "import sys; from genad.foundation.store import open_store; s = open_store(sys.argv[1]); print(1, flush=True); input()"
-    other = subprocess.Popen([sys.executable, "-c", hold, str(where)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    hold = "import sys; from genad.foundation.store import open_store; s = open_store(sys.argv[1]); print(1); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-u", "-c", hold, str(where)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert other.stdout.readline() == b"1\n"
         with pytest.raises(milvus_store.StoreError, match="another process may have it open"):
             open_store(where)
     finally:
         other.communicate(b"\n")
-    with open_store(where) as store:
-        assert store.dimension == 3
+    with open_store(where) as store, open_store(where, collection="more", dimension=2) as more:
+        store.close()
+        assert more.count() == 0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import re
+import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,9 @@ _MOST = 16_384  # neighbours that Milvus gives
 _SPARE = 16  # further neighbours that are asked for, so that ties at the last place are settled by name
 _NAME = re.compile(r"[A-Za-z_]\w{0,200}")
 _INDEXES = ("FLAT", "AUTOINDEX")  # exact search where the database offers it
+# Milvus Lite keeps a file locked as long as its server runs in this process; it is stopped with the last store of it.
+_USERS: Counter[str] = Counter()
+_LOCK = threading.Lock()
 
 
 class StoreError(GenadError, RuntimeError):
@@ -34,7 +39,7 @@ class StoreError(GenadError, RuntimeError):
 @contextmanager
 def _calling(where: str, doing: str) -> Iterator[None]:
     """Turn what Milvus raises into one message; its own logging of the same is held back meanwhile."""
-    loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite")]
+    loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite", "grpc")]
     loggers += [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("pymilvus.")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -62,7 +67,7 @@ class MilvusStore(VectorStore):
     **When to use.** Vectors that must last, that do not fit in memory, or that several users search.
 
     **When it fails.** One process at a time can open a Milvus Lite file. Single searches of Milvus Lite cost several
-    times those of :class:`~genad.foundation.store.ExactStore`: hand over many queries at once. Under
+    times those of :class:`~genad.foundation.exact_store.ExactStore`: hand over many queries at once. Under
     ``"euclidean"`` Milvus Lite compares the vectors one by one, which is slower by far.
 
     Parameters
@@ -130,7 +135,7 @@ class MilvusStore(VectorStore):
             with _calling(self.where, "loading the collection"):
                 client.load_collection(collection)
         except BaseException:
-            client.close()
+            self._let_go(client)
             raise
         self._client = client
 
@@ -153,8 +158,10 @@ class MilvusStore(VectorStore):
         else:
             settings["timeout"] = timeout
         try:
-            with _calling(self.where, "connecting"):
-                return milvus.MilvusClient(self.where, **settings)
+            with _calling(self.where, "connecting"), _LOCK:
+                client = milvus.MilvusClient(self.where, **settings)
+                _USERS[str(Path(self.where).absolute())] += self._lite
+                return client
         except StoreError as error:
             if not self._lite:
                 raise StoreError(
@@ -222,8 +229,15 @@ class MilvusStore(VectorStore):
         """Close the connection; what was added stays."""
         if self._client is not None:
             client, self._client = self._client, None
-            with _calling(self.where, "closing"):
-                client.close()
+            self._let_go(client)
+
+    def _let_go(self, client: Any) -> None:
+        with _calling(self.where, "closing"), _LOCK:
+            client.close()
+            path = str(Path(self.where).absolute())
+            _USERS[path] -= self._lite
+            if self._lite and not _USERS[path]:
+                require("milvus_lite.server_manager", "store").server_manager_instance.release_server(path)
 
     def drop(self) -> None:
         """Remove the collection from the database for good, and close the store."""
@@ -266,7 +280,8 @@ class MilvusStore(VectorStore):
         self._unwritten = True
 
     def _get(self, ids: list[str]) -> tuple[NDArray[np.float32], list[dict[str, Any]]]:
-        client, found = self._open, {}
+        client = self._open
+        found: dict[str, Any] = {}
         for start in range(0, len(ids), _BATCH_ROWS):
             with _calling(self.where, "reading vectors"):
                 rows = client.get(

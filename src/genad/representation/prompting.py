@@ -2,71 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from genad.core.calibration import Conformal
 from genad.core.detector import Detector
 from genad.core.inference import Answer, Want
 from genad.core.parameters import check_whole
+from genad.core.splits import Labels
 from genad.core.training import Phase
-from genad.data.adapters import Adapter, Array, Loaded
-from genad.data.kinds import Kind
-from genad.data.log import Sessions, as_sessions
-from genad.data.samples import Batch, Samples, Subset
+from genad.data.adapters import Adapter, Loaded
+from genad.data.log import as_sessions
+from genad.data.samples import Samples, Subset
 from genad.errors import InputError
-from genad.foundation.llm import LanguageModel, need, open_model
+from genad.foundation.llm import BudgetExhausted, Cancelled, LanguageModel, need, open_model
 from genad.foundation.usage import Budget, Meter
+from genad.representation.units import (
+    TemplateAdapter,
+    UnitAdapter,
+    UnitSamples,
+    holds_units,
+    lines_of,
+    text_array,
+    units_of,
+)
+
+__all__ = [
+    "STATES",
+    "PromptDetector",
+    "PromptNet",
+    "TemplateAdapter",
+    "UnitAdapter",
+    "UnitSamples",
+    "Verdicts",
+    "from_buffer",
+    "highest",
+    "holds_units",
+    "lines_of",
+    "padded",
+    "scored_once",
+    "text_array",
+    "to_buffer",
+    "units_of",
+    "worst",
+]
+
+T = TypeVar("T", bound=Hashable)
+
+#: States of answers, the best first; a unit has the worst state of its answers.
+STATES = ("ok", "repaired", "retried", "fallback", "abstained", "unasked")
+_AT_ONCE = 64  # questions asked together; those answered before the budget is spent count
 
 
-@dataclass(slots=True)
-class UnitSamples:
-    """Units that are no numbers: texts, lists of texts, or anything a prompt can be made of.
-
-    Attributes
-    ----------
-    units : list
-        One a unit.
-    """
-
-    units: list[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the number that stands for a unit in a batch: its position."""
-        return (1,)
-
-    def __len__(self) -> int:
-        return len(self.units)
-
-    def batch(self, indices: torch.Tensor) -> Batch:
-        """Return positions; :func:`units_of` gives the units themselves."""
-        return Batch(indices.to(torch.float32)[:, None])
-
-    def stretch(self, start: int, stop: int) -> Batch:
-        """Return the positions from ``start`` to ``stop``."""
-        return self.batch(torch.arange(start, stop))
-
-    def to(self, device: torch.device) -> UnitSamples:  # noqa: ARG002 - texts live nowhere else
-        """Return the same units."""
-        return self
-
-
-def units_of(samples: Samples) -> list[Any]:
-    """Return the units behind samples, subsets resolved."""
-    if isinstance(samples, Subset):
-        units = units_of(samples.samples)
-        return [units[i] for i in samples.indices.tolist()]
-    if not isinstance(samples, UnitSamples):
-        raise InputError(
-            f"X: samples of type {type(samples).__name__} hold no texts; fit on a log, texts or sequences."
-        )
-    return samples.units
+# ---------------------------------------------------------------------- answers
 
 
 @dataclass
@@ -80,7 +77,7 @@ class Verdicts:
     reasons : list of str
         Why, in the model's words or in those of the method; "" where nothing was said. Never executed.
     status : list of str
-        ``"ok"``, ``"repaired"``, ``"retried"``, ``"fallback"`` or ``"abstained"`` a unit.
+        ``"ok"``, ``"repaired"``, ``"retried"``, ``"fallback"``, ``"abstained"`` or ``"unasked"`` a unit.
     maps : float32 array of shape (n, parts) or None
         Where in the unit, one value a part, 0 beyond its end.
     """
@@ -91,6 +88,71 @@ class Verdicts:
     maps: NDArray[np.float32] | None = None
 
 
+def worst(states: Sequence[str]) -> str:
+    """Return the worst of some states; "ok" when there is none.
+
+    Examples
+    --------
+    >>> worst(["ok", "abstained", "repaired"])
+    'abstained'
+    """
+    return max(states, key=STATES.index, default="ok")
+
+
+def highest(values: Sequence[float]) -> float:
+    """Return the highest of the values that are known, NaN when none is.
+
+    Examples
+    --------
+    >>> highest([0.5, float("nan"), 2.0]), highest([])
+    (2.0, nan)
+    """
+    known = [value for value in values if not np.isnan(value)]
+    return max(known, default=float("nan"))
+
+
+def padded(rows: Sequence[Sequence[float]]) -> NDArray[np.float32]:
+    """Return rows of numbers of different lengths as one map: 0 beyond the end of each, and where one is NaN."""
+    out = np.zeros((len(rows), max(map(len, rows), default=0)), np.float32)
+    for place, row in zip(out, rows, strict=True):
+        place[: len(row)] = np.nan_to_num(np.asarray(row, np.float32))
+    return out
+
+
+def scored_once(score: Callable[[list[T]], Any], items: Sequence[T]) -> NDArray[np.float64]:
+    """Return a number for each of many things; equal ones are asked about once.
+
+    When the budget is spent or the calls are cancelled, the rest is NaN.
+
+    Parameters
+    ----------
+    score : callable
+        From a list of different things to one number each.
+    items : sequence of hashable things
+
+    Examples
+    --------
+    >>> asked = []
+    >>> def length(texts):
+    ...     asked.extend(texts)
+    ...     return [len(text) for text in texts]
+    >>> scored_once(length, ["disk", "fan", "disk"]).tolist(), asked
+    ([4.0, 3.0, 4.0], ['disk', 'fan'])
+    """
+    distinct = list(dict.fromkeys(items))
+    found: dict[T, float] = {}
+    try:
+        for start in range(0, len(distinct), _AT_ONCE):
+            part = distinct[start : start + _AT_ONCE]
+            found.update(zip(part, np.asarray(score(part), np.float64).tolist(), strict=True))
+    except (BudgetExhausted, Cancelled):
+        pass
+    return np.array([found.get(item, np.nan) for item in items], np.float64)
+
+
+# ---------------------------------------------------------------------- what is learnt
+
+
 class PromptNet(nn.Module):
     """Holds what a prompting detector learns, as buffers."""
 
@@ -98,6 +160,23 @@ class PromptNet(nn.Module):
         super().__init__()
         for name, value in buffers.items():
             self.register_buffer(name, value)
+
+
+def to_buffer(value: Any) -> torch.Tensor:
+    """Return plain values (texts, numbers, lists, dicts) as a tensor of bytes, to be kept in a model file.
+
+    Examples
+    --------
+    >>> from_buffer(to_buffer({"task": "judge", "k": [1, 2]}))
+    {'task': 'judge', 'k': [1, 2]}
+    """
+    raw = json.dumps(value, ensure_ascii=False).encode("utf-8", errors="surrogatepass")
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+
+
+def from_buffer(tensor: torch.Tensor) -> Any:
+    """Return what :func:`to_buffer` was given."""
+    return json.loads(tensor.cpu().numpy().tobytes().decode("utf-8", errors="surrogatepass"))
 
 
 @dataclass(eq=False, repr=False)
@@ -111,19 +190,23 @@ class PromptDetector(Detector):
     ----------
     llm : str, LanguageModel or None
         The small local model when None; the address of a service that speaks the OpenAI protocol; the path of a GGUF
-        file; or a model made with :func:`genad.foundation.llm.open_model`.
+        file; or a model made with :func:`genad.foundation.llm.open_model`, with which a detector cannot be saved.
     llm_model : str, optional
         The model's name at the service.
     api_key_env : str, optional
         Environment variable that holds the key of the service; the key itself is never kept.
     budget : int, optional
-        Most tokens that fit and every later call may use; answers beyond it are missing, and marked so.
+        Most tokens that fit and every later call may use, for a model that is named and not given; answers beyond it
+        are missing, and marked so.
+    cache : str, optional
+        File that keeps answers, so that nothing is asked twice and a run that broke off goes on where it was.
     """
 
     llm: Any = field(default=None, kw_only=True)
     llm_model: str | None = field(default=None, kw_only=True)
     api_key_env: str | None = field(default=None, kw_only=True)
     budget: int | None = field(default=None, kw_only=True)
+    cache: str | None = field(default=None, kw_only=True)
 
     stackable = False
     #: Capabilities of :data:`genad.foundation.llm.CAPABILITIES` without which the method cannot work.
@@ -132,17 +215,26 @@ class PromptDetector(Detector):
     # ------------------------------------------------------------------ hooks
 
     def study(self, net: Any, model: LanguageModel, units: Sequence[Any]) -> None:
-        """Learn from normal units, into buffers of the net."""
+        """Learn from normal units, into buffers of the net; :attr:`labelled_anomalies` has those the user labelled."""
 
     def judge(self, net: Any, model: LanguageModel, units: Sequence[Any], *, known: bool) -> Verdicts:
         """Return what the model makes of units; ``known`` as in :class:`~genad.data.samples.Batch`."""
         raise NotImplementedError
 
+    def expect(self, net: Any, units: Sequence[Any]) -> list[list[str]]:  # noqa: ARG002 - methods look at the net
+        """Return the nearest normal units as texts, without asking: themselves, unless a method knows better."""
+        return [self._lines(unit) for unit in units]
+
     def fill(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give units the model abstained on the median of the others, 0 when there is none."""
+        """Give units the model abstained on the median score of the held-out normal units, 0 when there is none."""
         missing = np.isnan(scores)
-        known = scores[~missing]
-        return np.where(missing, np.median(known) if known.size else 0.0, scores)
+        # While these are themselves being scored, their own median stands in.
+        known = getattr(self, "calibration_scores_", scores[~missing])
+        return np.where(missing, np.median(known) if len(known) else 0.0, scores)
+
+    def unit_adapter(self) -> Adapter:
+        """Return the unfitted bridge from sessions to units."""
+        return UnitAdapter()
 
     # ------------------------------------------------------------------ the detector
 
@@ -156,33 +248,56 @@ class PromptDetector(Detector):
         """
         model: LanguageModel | None = self.__dict__.get("_model")
         if model is None:
-            if self.llm is None or isinstance(self.llm, str):
+            if self.llm is None or isinstance(self.llm, str | Path):
                 meter = Meter(None if self.budget is None else Budget(tokens=self.budget))
                 model = open_model(self.llm, self.llm_model, api_key_env=self.api_key_env, meter=meter)
             else:
                 model = self.llm
             need(model, *self.needs, who=self.name)
+            if self.cache is not None:
+                from genad.foundation.cache import Cached
+
+                model = Cached(model, self.cache)
             self.__dict__["_model"] = model
         return model
 
+    @property
+    def labelled_anomalies(self) -> list[Any]:
+        """Units that ``y`` labels anomalous; there are some within ``fit`` alone."""
+        found: list[Any] = self.__dict__.get("_labelled", [])
+        return found
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.llm is not None and not isinstance(self.llm, str) and not isinstance(self.llm, LanguageModel):
+        if self.llm is not None and not isinstance(self.llm, str | Path) and not isinstance(self.llm, LanguageModel):
             raise InputError(
                 f"llm: a {type(self.llm).__name__} was given; use an address, the path of a GGUF file, a model of "
                 "genad.foundation.llm.open_model, or None for the small local model."
             )
+        address = isinstance(self.llm, str) and self.llm.startswith(("http://", "https://"))
+        if isinstance(self.llm, str | Path) and not address and not Path(self.llm).exists():
+            raise InputError(f"llm: {str(self.llm)!r} is neither an address (http://...) nor a file or folder.")
+        if self.api_key_env is not None and not address:
+            raise InputError(f"api_key_env: {self.api_key_env!r} was given without an address; give llm='http://...'.")
         if self.budget is not None:
             check_whole(self, "budget")
+        if self.cache is not None and not isinstance(self.cache, str | Path):
+            raise InputError(f"cache: a {type(self.cache).__name__} was given; use the path of a file, or None.")
         self.__dict__.pop("_model", None)
         self.language_model()
 
     def _ingest(self, X: Any, *, reset: bool, y: Any = None) -> Loaded:  # noqa: ARG002 - no scales to learn
         sessions = as_sessions(X)
-        if reset:
-            self.adapter_ = UnitAdapter()
-            self.n_features_in_ = 1
-        return self.adapter_.transform(sessions)
+        if not reset:
+            return self.adapter_.transform(sessions)
+        self.adapter_ = self.unit_adapter()
+        self.n_features_in_ = 1
+        return self.adapter_.fit(sessions)
+
+    def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
+        rows = torch.from_numpy(np.flatnonzero(labels.anomalous))
+        self.__dict__["_labelled"] = units_of(Subset(samples, rows)) if len(rows) and holds_units(samples) else []
+        return super()._split(samples, labels)
 
     def phases(self, net: nn.Module) -> list[Phase]:  # noqa: ARG002 - the hook's signature
         """Return no phases: a prompt is not trained."""
@@ -196,77 +311,78 @@ class PromptDetector(Detector):
         """Study the training units."""
         self.study(net, self.language_model(), units_of(samples))
 
+    def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
+        """Calibrate as every detector does, but ask about each held-out text once, and about no other in vain."""
+        if not holds_units(samples):
+            super()._calibrate(held, samples, labels)
+            return
+        self.__dict__.pop("_labelled", None)
+        self.__dict__.pop("calibration_scores_", None)
+        self.bounds_, self.pixels_ = np.full(1, np.nan), None
+        with self._scoring():
+            self.absorb(self.net_, held)
+        scores, every = self._run(held, known=True).scores, None
+        if labels.any_anomaly and getattr(self.threshold or Conformal(), "needs_labels", False):
+            rows = np.flatnonzero(labels.anomalous)
+            every = np.full(len(labels.values), np.nan)
+            every[rows] = self._run(Subset(samples, torch.from_numpy(rows))).scores
+        self._set_calibration(scores, labels, every)
+
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
         """Ask about every unit; reasons and states of the last call stay in ``reasons_`` and ``status_``."""
         units = units_of(samples)
         found = self.judge(self.net_, self.language_model(), units, known=known)
-        self.reasons_, self.status_ = found.reasons, found.status
+        self.reasons_, self.status_ = list(found.reasons), list(found.status)
         answer = Answer(self.fill(np.asarray(found.scores, np.float64)))
+        lengths = [len(self._lines(unit)) for unit in units]
         if "map" in want:
-            answer.maps = np.asarray(answer.scores, np.float32)[:, None] if found.maps is None else found.maps
+            answer.maps = np.zeros((len(units), max(lengths, default=0)), np.float32)
+            if found.maps is not None:
+                answer.maps[:, : found.maps.shape[1]] = found.maps[:, : answer.maps.shape[1]]
+            else:
+                # Nothing is known of where, so each part has the same.
+                level = np.maximum(answer.scores, 0.0)
+                for row, length, score in zip(answer.maps, lengths, level, strict=True):
+                    row[:length] = score / length
         if "restored" in want:
-            answer.restored = np.arange(len(units), dtype=np.float32)[:, None]
+            answer.restored = text_array(self.expect(self.net_, units))
         return answer
 
+    def _lines(self, unit: Any) -> list[str]:
+        adapter = self.adapter_
+        return adapter.lines(unit) if isinstance(adapter, UnitAdapter) else lines_of(unit)
+
+    def restore(self, X: Any, mask: Any = None) -> Any:
+        """Return the nearest normal units, or units as they came where a method knows none; nothing is asked.
+
+        Parameters
+        ----------
+        X : Log, Sessions, path or list of sequences
+        mask : None
+            Texts take none.
+
+        Returns
+        -------
+        list of list of str
+        """
+        check_is_fitted(self, "net_")
+        loaded = self._ingest(X, reset=False)
+        if not holds_units(loaded.samples):
+            return super().restore(X, mask)
+        if mask is not None:
+            self.adapter_.hidden(mask, loaded)
+        return self.expect(self.net_, units_of(loaded.samples))
+
     def describe(self) -> dict[str, Any]:
-        """Return plain facts of the fitted detector, with the model's name and what was asked of it."""
+        """Return plain facts of the fitted detector, what was asked of its model, and the reasons of the last call."""
         model = self.language_model()
         status = getattr(self, "status_", [])
         counts = {name: status.count(name) for name in dict.fromkeys(status)}
-        return super().describe() | {"llm": model.name, "llm_status": counts, "llm_usage": str(model.meter.usage)}
-
-
-@dataclass
-class UnitAdapter(Adapter):
-    """Sessions of a log as lists of texts: the messages themselves where there are some, else the names of events.
-
-    What a prompting detector calls restored is its unit as it came, unless the method knows better.
-    """
-
-    kind: Kind = Kind.LOG
-
-    @property
-    def names(self) -> list[str]:
-        """Return no names: a unit has as many events as it has."""
-        return []
-
-    def fit(self, X: Sessions) -> Loaded:
-        """Return the texts."""
-        return self.transform(X)
-
-    def transform(self, X: Sessions) -> Loaded:
-        """Return the texts of each session."""
-        units = []
-        for i in range(len(X)):
-            part = slice(int(X.offsets[i]), int(X.offsets[i + 1]))
-            if X.log is not None and X.rows is not None:
-                units.append([str(text) for text in X.log.message[X.rows[part]]])
-            else:
-                units.append([X.vocabulary[event] for event in X.events[part]])
-        return Loaded(UnitSamples(units), X, X)
-
-    def native(self, values: Array, loaded: Loaded, mask: Any = None) -> list[list[str]]:  # noqa: ARG002 - refused in hidden
-        """Return the units at the positions that ``values`` hold."""
-        units = units_of(loaded.samples)
-        return [units[int(i)] for i in values[:, 0]]
-
-    def columns(self, values: Array) -> Array:
-        """Return positions of units."""
-        return values
-
-    def observed(self, loaded: Loaded) -> Array:
-        """Return positions of units."""
-        return np.arange(len(loaded.samples), dtype=np.float32)[:, None]
-
-    def half_widths(self, bounds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return NaN: texts have no order."""
-        return np.full(len(bounds), np.nan)
-
-    def state(self) -> dict[str, Any]:
-        """Return nothing: nothing is learnt."""
-        return {}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> UnitAdapter:  # noqa: ARG003 - nothing is learnt
-        """Make the adapter again."""
-        return cls()
+        found = super().describe()
+        found["parameters"] = {k: str(v) if k == "llm" else v for k, v in found["parameters"].items()}
+        return found | {
+            "llm": model.name,
+            "llm_status": counts,
+            "llm_usage": str(model.meter.usage),
+            "reasons": list(getattr(self, "reasons_", [])),
+        }

@@ -109,7 +109,9 @@ class DRAEM(SynthesisDetector):
     **When it fails.** What no synthesised anomaly resembles: missing parts, faint changes over a wide area. Detail
     finer than the bottleneck is smoothed where the image is repaired. On tiles with synthesised Perlin defects 0.27 of
     the error inside them was left, and 0.011 of the range outside; on the varied brain slices 0.49 and 0.054; of pasted
-    patches of the tile itself, which it was not trained on, 0.72 was left.
+    patches of the tile itself, which it was not trained on, 0.72 was left. Image AUROC at 32 px, one seed: 0.744 on
+    magnetic_tile (pixels 0.735), 0.751 on elpv, 0.808 on brain_mri, but 0.677 on MNIST one against the rest, for
+    another digit is no defect of the kind it was shown; pixel PCA has 0.640, 0.665, 0.781 and 0.943.
 
     Parameters
     ----------

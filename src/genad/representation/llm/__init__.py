@@ -1,0 +1,1 @@
+"""Detectors whose model of what is normal is a language model."""
