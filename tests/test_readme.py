@@ -64,6 +64,8 @@ def write_examples(folder: Path) -> None:
     late["flow"][100:120] = 3.0
     write_table(late, folder / "pump.csv")
     write_parts(folder)
+    lines = [f"2026-01-01 00:00:{i % 60:02} INFO worker: job {i} done in {i % 7} ms" for i in range(200)]
+    (folder / "app.log").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_parts(folder):

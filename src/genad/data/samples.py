@@ -190,10 +190,13 @@ class HiddenSamples:
     samples : Samples
     hidden : Tensor of bool, shape (n, *sample shape)
         True where a value must not be looked at.
+    filled : Tensor, same shape, or None
+        What stands there instead; the values count as missing when absent.
     """
 
     samples: Samples
     hidden: Tensor
+    filled: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -203,22 +206,27 @@ class HiddenSamples:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def _hide(self, batch: Batch, hidden: Tensor) -> Batch:
-        seen = ~hidden.to(batch.x.device)
+    def _hide(self, batch: Batch, where: Tensor | slice) -> Batch:
+        hidden = self.hidden[where].to(batch.x.device)
+        if self.filled is not None:
+            mask = None if batch.mask is None else batch.mask | hidden
+            return Batch(torch.where(hidden, self.filled[where].to(batch.x.device), batch.x), mask)
+        seen = ~hidden
         mask = seen if batch.mask is None else seen & batch.mask
         return Batch(batch.x * mask, mask)
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the samples at ``indices``."""
-        return self._hide(self.samples.batch(indices), self.hidden[indices.to(self.hidden.device)])
+        return self._hide(self.samples.batch(indices), indices.to(self.hidden.device))
 
     def stretch(self, start: int, stop: int) -> Batch:
         """Return the samples from ``start`` to ``stop``."""
-        return self._hide(self.samples.stretch(start, stop), self.hidden[start:stop])
+        return self._hide(self.samples.stretch(start, stop), slice(start, stop))
 
     def to(self, device: torch.device) -> HiddenSamples:
         """Return the samples on ``device``."""
-        return HiddenSamples(self.samples.to(device), self.hidden.to(device))
+        filled = None if self.filled is None else self.filled.to(device)
+        return HiddenSamples(self.samples.to(device), self.hidden.to(device), filled)
 
 
 def iterate(samples: Samples, size: int) -> Iterator[tuple[slice, Batch]]:

@@ -175,6 +175,8 @@ class RePaint(PartialDiffusion):
     resamples: int = field(default=2, kw_only=True)
     quantile: float = field(default=0.99, kw_only=True)
 
+    inpaints = True
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_whole(self, "strides", "jump", "resamples")

@@ -158,6 +158,7 @@ class AnoGAN(SampleMixin, ReconstructionDetector):
     reduction: Literal["scaled", "mean", "sum"] = "scaled"
 
     grad_at_score = True
+    inpaints = True
     defaults = Training(
         epochs=50, min_updates=400, max_updates=600, batch_size=64, lr=1e-3, optimizer="rmsprop", warmup=30, ema=0.99
     )

@@ -70,6 +70,7 @@ class SynthesisDetector(Detector):
     resolution: int = 32
 
     stackable = False
+    inpaints = True
 
     def networks(self, frame: PixelFrame, channels: int) -> SynthesisNet:
         """Make the networks for images of ``channels`` and the size of the frame."""
