@@ -199,7 +199,7 @@ class TestRestoringUnderAMask:
         mask[:, 3:13, 3:13] = True
         errors = []
         for times in (0, 10):
-            monkeypatch.setattr("genad.core.detector._REFILLS", times)
+            monkeypatch.setattr("genad.core.inference._REFILLS", times)
             errors.append(np.abs(detector.restore(X[200:], mask) - X[200:])[:, 0][mask].mean())
         # Seen as the mean, the hole pulls the first restoration towards the mean.
         assert errors[1] < 0.5 * errors[0]

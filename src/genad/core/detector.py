@@ -31,7 +31,7 @@ from genad.core.splits import Labels, read_labels, rows_to_scale
 from genad.core.training import BASE_TRAINING, Phase, Training, TrainingReport
 from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
-from genad.data.samples import Batch, HiddenSamples, Samples, Subset
+from genad.data.samples import Batch, Samples, Subset
 from genad.data.series import Series
 from genad.data.table import Table
 from genad.errors import InputError
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
 
-# Times that a hole is filled again with what was restored in it.
-_REFILLS = 10
 # Numbers in a batch of a method's own choosing, and the fewest samples in it.
 _BATCH_NUMBERS, _FEWEST = 2**19, 16
 
@@ -108,8 +106,6 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
     #: Whether loss, score, map and restoration treat each sample alone, the loss ending in their mean; an ensemble of
     #: multilayer perceptrons then folds its members' rows into one batch.
     rowwise: ClassVar[bool] = False
-    #: Whether :meth:`reconstruct` fills missing values by itself, looking at the others alone.
-    inpaints: ClassVar[bool] = False
     #: The kind that an array given to ``fit`` is read as; None goes by the array's rank.
     reads_as: ClassVar[Kind | None] = None
 
@@ -301,16 +297,8 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
-        samples = loaded.samples
         hidden = None if mask is None else self.adapter_.hidden(mask, loaded)
-        answer = self._answer(samples if hidden is None else HiddenSamples(samples, hidden), "restored")
-        assert answer.restored is not None  # noqa: S101 - asked for above
-        for _ in range(0 if hidden is None or self.inpaints else _REFILLS):
-            # A network that knows no masks sees its last restoration in the hole, and so comes nearer to what fits.
-            filled = HiddenSamples(samples, hidden, torch.from_numpy(answer.restored))
-            answer = self._answer(filled, "restored")
-            assert answer.restored is not None  # noqa: S101 - asked for above
-        return self.adapter_.native(answer.restored, loaded, mask)
+        return self.adapter_.native(self._restored(loaded.samples, hidden), loaded, mask)
 
     def detect(
         self,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genad.data.samples import Batch, Samples, iterate
+from genad.data.samples import Batch, HiddenSamples, Samples, iterate
 
 Floats = NDArray[np.float64]
 Want = Literal["score", "map", "restored"]
@@ -22,6 +22,8 @@ Want = Literal["score", "map", "restored"]
 _ALIGN = 16
 # Numbers in a block: large enough to keep the device busy, small enough to stay in the processor's cache.
 _BLOCK = 2**18
+# Times that a hole is filled again with what was restored in it.
+_REFILLS = 10
 
 
 @dataclass
@@ -57,6 +59,8 @@ class BlockRunner:
 
     net_: nn.Module
     grad_at_score: ClassVar[bool]
+    #: Whether a restoration fills missing values by itself, looking at the others alone.
+    inpaints: ClassVar[bool] = False
 
     @property
     def _device(self) -> torch.device:
@@ -91,6 +95,20 @@ class BlockRunner:
     def _answer(self, samples: Samples, *want: Want) -> Answer:
         """Return :meth:`_run` with a finite score for every unit."""
         return self._run(samples, *want)
+
+    def _restored(self, samples: Samples, hidden: Tensor | None) -> NDArray[np.float32]:
+        """Return the nearest normal samples, without a look at values that are ``hidden``."""
+        seen = samples if hidden is None else HiddenSamples(samples, hidden)
+        restored = self._answer(seen, "restored").restored
+        assert restored is not None  # noqa: S101 - asked for
+        if hidden is None or self.inpaints:
+            return restored
+        for _ in range(_REFILLS):
+            # A network that knows no holes sees its last restoration there, and so comes nearer to what fits.
+            filled = HiddenSamples(samples, hidden, torch.from_numpy(restored))
+            restored = self._answer(filled, "restored").restored
+            assert restored is not None  # noqa: S101 - asked for
+        return restored
 
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
         """Compute what is wanted of every unit, block by block; ``known`` as in :class:`Batch`."""
