@@ -298,7 +298,7 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
         hidden = None if mask is None else self.adapter_.hidden(mask, loaded)
-        return self.adapter_.native(self._restored(loaded.samples, hidden), loaded, mask)
+        return self.adapter_.native(self._mended(loaded.samples, hidden), loaded, mask)
 
     def detect(
         self,

@@ -96,7 +96,7 @@ class BlockRunner:
         """Return :meth:`_run` with a finite score for every unit."""
         return self._run(samples, *want)
 
-    def _restored(self, samples: Samples, hidden: Tensor | None) -> NDArray[np.float32]:
+    def _mended(self, samples: Samples, hidden: Tensor | None) -> NDArray[np.float32]:
         """Return the nearest normal samples, without a look at values that are ``hidden``."""
         seen = samples if hidden is None else HiddenSamples(samples, hidden)
         restored = self._answer(seen, "restored").restored
