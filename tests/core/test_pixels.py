@@ -225,3 +225,29 @@ def test_a_short_training_fits_large_images_in_small_batches():
     assert detector._training_for((3, 128, 128)).batch_size == 16
     asked = genad.Autoencoder(training=Training(batch_size=64))
     assert asked._training_for((3, 128, 128)).batch_size == 64
+
+
+class TestAugmentation:
+    def test_the_loss_sees_changed_images_and_scores_the_data(self):
+        # Dark to bright, from top to bottom: flipped, it was never seen without augmentation.
+        X = np.stack(photographs(60, 12, ((16, 16),)))[:, None].astype(np.float64)
+        scores = {}
+        for flip in (False, True):
+            training = Training(updates=300, augment=genad.Augment(flip_vertical=flip))
+            detector = genad.Autoencoder(latent=2, training=training, threshold=genad.Conformal(0.1)).fit(X)
+            scores[flip] = detector.anomaly_score(X[:5, :, ::-1].copy()) / detector.anomaly_score(X[:5])
+        assert scores[False].min() > 3
+        assert scores[True].max() < 2
+
+    def test_settings_survive_the_file(self, tmp_path):
+        X = np.stack(photographs(30, 13, ((16, 16),)))[:, None].astype(np.float64)
+        training = Training(updates=3, augment=genad.Augment(shift=0.1, noise=0.2))
+        detector = genad.Autoencoder(training=training, threshold=genad.Conformal(0.2)).fit(X)
+        assert genad.load(detector.save(tmp_path / "m.genad")).training == training
+
+    def test_other_data_are_refused(self):
+        training = Training(updates=3, augment=genad.Augment(shift=0.1))
+        with pytest.raises(InputError, match="augment"):
+            genad.Autoencoder(training=training).fit(np.random.default_rng(0).normal(size=(200, 3)))
+        with pytest.raises(InputError, match="augment"):
+            Training(augment={"shift": 0.1})

@@ -23,7 +23,7 @@ def test_values_that_cannot_train_are_refused(field, value):
 
 def test_base_training_leaves_only_budgets_open():
     empty = {name for name, value in vars(BASE_TRAINING).items() if value is None}
-    assert empty == {"updates", "max_seconds", "checkpoint"}
+    assert empty == {"updates", "max_seconds", "checkpoint", "augment"}
 
 
 def test_over_fills_the_gaps():

@@ -20,7 +20,7 @@ from genad.core.progress import Progress
 from genad.core.stacking import Looped, Members, Stacked, call, parameters_of
 from genad.core.training import Phase, Training, TrainingReport
 from genad.data.samples import Batch, Samples, Subset, everything
-from genad.errors import ModelFileError, TrainingError
+from genad.errors import InputError, ModelFileError, TrainingError
 from genad.tensor_files import read_tensors, write_tensors
 
 # A round is the stretch between two reads of the losses: an epoch, but at least this share of the training.
@@ -29,6 +29,9 @@ _ROUNDS = 50
 _HELD_OUT = 4096
 # Below this many parameters one thread beats several, because starting threads costs more than the products.
 TINY = 300_000
+
+# A batch of images is (B, C, H, W).
+_IMAGE_AXES = 4
 
 
 class IndexStream:
@@ -209,7 +212,7 @@ class TrainingLoop:
                 counts = [0] * len(self.phases)
                 indices = stream.at(begin, end - begin)
                 for row in indices:
-                    self._update(samples.batch(row), total, sums, counts)
+                    self._update(self._augmented(samples.batch(row)), total, sums, counts)
                     self.step += 1
                     self.elapsed = before + time.perf_counter() - started
                     out_of_time = training.max_seconds is not None and self.elapsed > training.max_seconds
@@ -235,6 +238,14 @@ class TrainingLoop:
         report.updates, report.seconds = self.step, self.elapsed
         report.epochs = self.step * size / n
         return report
+
+    def _augmented(self, batch: Batch) -> Batch:
+        augment = self.training.augment
+        if augment is None:
+            return batch
+        if batch.x.ndim != _IMAGE_AXES or batch.mask is not None:
+            raise InputError("Training.augment: only images without missing pixels can be augmented; leave it out.")
+        return Batch(augment(batch.x))
 
     def _update(self, batch: Batch, total: int, sums: Tensor, counts: list[int]) -> None:
         if self.members > 1 or isinstance(self.net, Members):

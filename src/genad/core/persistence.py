@@ -23,6 +23,7 @@ from genad.core.registry import detector_class
 from genad.core.stacking import set_state
 from genad.core.training import Training, TrainingReport
 from genad.data.adapters import Adapter
+from genad.data.image.augment import Augment
 from genad.errors import GenadError, InputError, ModelFileError
 from genad.nn import Backbone
 from genad.tensor_files import write_tensors
@@ -37,7 +38,7 @@ _LONGEST_HEADER = 64 * 2**20
 
 # What parameters may hold besides plain values, and how each is read back. Nothing else is ever built from a file.
 _READERS: dict[str, Any] = {
-    "training": lambda fields: Training(**fields),
+    "training": lambda fields: _training(**fields),
     "backbone": lambda fields: _backbone(**fields),
     "threshold": threshold_from_dict,
 }
@@ -46,6 +47,10 @@ _READERS: dict[str, Any] = {
 def read_parameter_with(key: str, reader: Callable[[dict[str, Any]], Any]) -> None:
     """Say how a parameter of this name is made again from what its ``to_dict`` returned."""
     _READERS[key] = reader
+
+
+def _training(augment: dict[str, Any] | None = None, **others: Any) -> Training:
+    return Training(augment=None if augment is None else Augment(**augment), **others)
 
 
 def _backbone(hidden: list[int] | None = None, **others: Any) -> Backbone:
@@ -208,13 +213,18 @@ def _plain_parameter(key: str, value: Any) -> Any:
     if key in _READERS and hasattr(value, "to_dict"):
         return {f"~{key}": value.to_dict()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {k: jsonable(v) for k, v in vars(value).items() if v is not None}
+        fields = {k: _field(v) for k, v in vars(value).items() if v is not None}
         return {f"~{key}": fields}
     if isinstance(value, tuple):
         return {"~tuple": list(value)}
     if value is not None and not isinstance(value, bool | int | float | str | list | np.number):
         raise InputError(f"{key}: a {type(value).__name__} cannot be saved; use plain values.")
     return jsonable(value)
+
+
+def _field(value: Any) -> Any:
+    """Return a field of a dataclass as plain JSON, dataclasses inside as their fields."""
+    return jsonable(vars(value) if dataclasses.is_dataclass(value) else value)
 
 
 def _read_parameter(key: str, value: Any) -> Any:

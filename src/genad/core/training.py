@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from genad.data.image.augment import Augment
 from genad.data.samples import Batch
 from genad.errors import InputError
 
@@ -59,6 +60,8 @@ class Training:
         File that an interrupted fit leaves behind and the next fit resumes from; removed when the fit is done.
     checkpoint_seconds : float, optional
         Seconds between checkpoints.
+    augment : Augment, optional
+        For images: how each batch is changed before the loss sees it. Choose only what a normal image may undergo.
 
     Examples
     --------
@@ -84,6 +87,7 @@ class Training:
     max_seconds: float | None = None
     checkpoint: str | Path | None = None
     checkpoint_seconds: float | None = None
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train anything."""
@@ -96,6 +100,8 @@ class Training:
             value = getattr(self, name)
             if value is not None and value not in accepted:
                 raise InputError(f"Training.{name}: {value!r} was given; use one of {', '.join(accepted)}.")
+        if self.augment is not None and not isinstance(self.augment, Augment):
+            raise InputError(f"Training.augment: a {type(self.augment).__name__} was given; use a genad.Augment.")
         for name in ("ema", "validation"):
             value = getattr(self, name)
             if value is not None and value >= 1:
