@@ -98,7 +98,7 @@ def test_unknown_kind():
     with pytest.raises(InputError, match="use 'table' or 'series'"):
         read([[1.0]], kind="image")
     with pytest.raises(InputError, match="use one of table, series"):
-        genad.default_detector("image")
+        genad.default_detector("video")
 
 
 def test_labels_go_where_they_belong():

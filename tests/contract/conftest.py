@@ -206,20 +206,24 @@ def all_cases() -> list[Case]:
     ]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _scripted_model():
+@functools.cache
+def _scripted() -> Any:
+    """Return the stand-in for the small local model."""
+    spec = importlib.util.spec_from_file_location("contract_language", Path(__file__).with_name("language.py"))
+    language = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(language)
+    return language.MODEL
+
+
+@pytest.fixture(autouse=True)
+def _scripted_model(monkeypatch):
     """Let detectors that ask the small local model ask a script: the suite judges their form, not the model."""
-    module = importlib.util.spec_from_file_location("contract_language", Path(__file__).with_name("language.py"))
-    language = importlib.util.module_from_spec(module)
-    module.loader.exec_module(language)
     real = prompting.open_model
 
     def open_model(where: Any = None, model: Any = None, **settings: Any) -> Any:
-        return language.MODEL if where is None and model is None else real(where, model, **settings)
+        return _scripted() if where is None and model is None else real(where, model, **settings)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prompting, "open_model", open_model)
-        yield
+    monkeypatch.setattr(prompting, "open_model", open_model)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -96,8 +96,8 @@ def test_score_is_divergence_plus_negative_log_density_in_nats(fitted):
     expected = {"kl": divergence, "reconstruction": error.sum((1, 2, 3))}
     expected["elbo"] = expected["kl"] + expected["reconstruction"]
     for name, value in expected.items():
-        assert fitted.set_params(score=name).anomaly_score(X) == pytest.approx(value.numpy(), rel=1e-4)
-    fitted.set_params(score="elbo")
+        assert fitted.set_params(score_by=name).anomaly_score(X) == pytest.approx(value.numpy(), rel=1e-4)
+    fitted.set_params(score_by="elbo")
 
 
 def test_loss_is_the_negative_bound_with_unit_variance(fitted):
@@ -172,7 +172,7 @@ def test_saved_and_loaded_maps_alike(fitted, tmp_path):
         ({"beta": -1.0}, "beta: -1.0 was given"),
         ({"smooth": 1.0}, "smooth: 1.0 was given"),
         ({"localise": "all"}, "localise: 'all' was given"),
-        ({"score": "all"}, "score: 'all' was given"),
+        ({"score_by": "all"}, "score_by: 'all' was given"),
     ],
 )
 def test_refused(parameters, message):

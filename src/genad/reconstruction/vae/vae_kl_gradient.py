@@ -82,7 +82,7 @@ class VAEKLGradient(EncodeMixin, SampleMixin, Detector):
     localise : {"product", "kl", "reconstruction", "elbo", "sum"}
         The map: gradient of the divergence times error; the gradient of the divergence, of the reconstruction
         term or of their sum alone; or the normalised gradient of the divergence plus the error.
-    score : {"elbo", "kl", "reconstruction"}
+    score_by : {"elbo", "kl", "reconstruction"}
         The score: divergence plus reconstruction term, or one of them.
     smooth : float
         Standard deviation of the Gaussian over the gradient, as a share of the longest side in [0, 1); the paper has
@@ -114,7 +114,7 @@ class VAEKLGradient(EncodeMixin, SampleMixin, Detector):
     latent: int = 32
     beta: float = 1.0
     localise: Literal["product", "kl", "reconstruction", "elbo", "sum"] = "product"
-    score: Literal["elbo", "kl", "reconstruction"] = "elbo"
+    score_by: Literal["elbo", "kl", "reconstruction"] = "elbo"
     smooth: float = 3 / 64
     relative: bool = True
 
@@ -127,7 +127,7 @@ class VAEKLGradient(EncodeMixin, SampleMixin, Detector):
         check_number(self, "beta", "[0, inf)")
         check_number(self, "smooth", "[0, 1)")
         check_choice(self, "localise", _MAPS)
-        check_choice(self, "score", _SCORES)
+        check_choice(self, "score_by", _SCORES)
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the two networks."""
@@ -165,10 +165,10 @@ class VAEKLGradient(EncodeMixin, SampleMixin, Detector):
         with torch.no_grad():
             parts = {"kl": divergence, "reconstruction": batch.sample_sum(error)}
             parts["elbo"] = parts["kl"] + parts["reconstruction"]
-        score = parts[self.score].detach()
+        score = parts[self.score_by].detach()
         if self.relative and batch.x.ndim > 3:
             # What a perfect reconstruction costs is the same for all; only the rest grows with the contrast.
-            least = 0.0 if self.score == "kl" else _LEAST * batch.x[0].numel()
+            least = 0.0 if self.score_by == "kl" else _LEAST * batch.x[0].numel()
             score = (score - least) / contrast(restored.detach(), batch.mask).square() + least
         return Inference(score, found, restored.detach() if "restored" in want else None)
 
