@@ -109,7 +109,7 @@ def main(options: list[str]) -> None:
     quiet()
     rows = Rows(
         args.result,
-        "python -m benchmarks image_speed",
+        f"python -m benchmarks image_speed -- --images {args.images}",
         "Speed on images",
         "magnetic_tile, one thread",
         [

@@ -97,7 +97,7 @@ def main(options: list[str]) -> None:
         planted[name] = (made.samples, made.masks, true[made.sources])
     rows = Rows(
         args.result,
-        "python -m benchmarks restoration",
+        f"python -m benchmarks restoration -- --px {args.px} --images {args.images}",
         "Restoration of images with a synthetic defect",
         f"magnetic_tile, {len(true)} good test images at {args.px} px, one defect each; one thread",
         [

@@ -47,6 +47,9 @@ class ExactStore(VectorStore):
 
     def __init__(self, dimension: int, metric: str = "cosine") -> None:
         super().__init__(dimension, metric)
+        self._forget()
+
+    def _forget(self) -> None:
         self._rows = np.zeros((0, self.dimension), np.float32)
         self._squares = np.zeros(0, np.float32)
         self._ids: list[str] = []
@@ -59,7 +62,7 @@ class ExactStore(VectorStore):
 
     def close(self) -> None:
         """Forget everything; :meth:`save` first what is to last."""
-        self.__init__(self.dimension, self.metric)  # type: ignore[misc]
+        self._forget()
 
     def save(self, path: str | Path) -> Path:
         """Write the store to one checked file, all or nothing; :meth:`open` reads it back.

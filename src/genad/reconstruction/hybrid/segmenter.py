@@ -198,8 +198,9 @@ class SynthesisSegmenter(SynthesisDetector):
     of place, or faint over a wide area. Its probabilities rank images better than pixels, since the Dice loss drives
     them to 0 and 1. Filling in left 0.55 of the error of Perlin defects on solar cells: where they cover much of an
     image, there is little around them to fill from. The resolution of 32 (0.737 / 0.673, against 0.740 / 0.582 at 64
-    with half the updates) and the Dice loss (without it 0.682 / 0.687) were settled on the tiles, so their figures are
-    slightly favourable. Image AUROC at 32 px, one seed: 0.725 on magnetic_tile (pixels 0.665), 0.723 on elpv, 0.824 on
+    with half the updates) and the Dice loss (without it 0.682 / 0.687) were settled on the tiles, and the probability
+    from which on a pixel is replaced (0.25) on synthetic defects on normal test cells, so their figures are slightly
+    favourable. Image AUROC at 32 px, one seed: 0.725 on magnetic_tile (pixels 0.665), 0.723 on elpv, 0.824 on
     brain_mri and 0.732 on MNIST one against the rest; pixel PCA has 0.640, 0.665, 0.781 and 0.943.
 
     Parameters
