@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
 from genad.core.calibration import (
     Threshold,
@@ -21,33 +20,28 @@ from genad.core.calibration import (
 )
 from genad.core.detections import Detections, Explanation
 from genad.core.held_out import HeldOut
-from genad.core.inference import Floats, Inference, Want
+from genad.core.hooks import Hooks
+from genad.core.inference import Floats, Want
 from genad.core.ingest import make_adapter, validated
 from genad.core.loop import TINY, TrainingLoop
 from genad.core.pixels import PIXEL_ALPHA, ImageDetections
-from genad.core.registry import Card
 from genad.core.runtime import isolated_rng, resolve_device, thread_limit
+from genad.core.settings import check_settings
 from genad.core.splits import Labels, read_labels, rows_to_scale
-from genad.core.training import BASE_TRAINING, Phase, Training, TrainingReport
+from genad.core.training import BASE_TRAINING, Training, TrainingReport, moderate_batch
 from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
-from genad.data.samples import Batch, Samples, Subset
+from genad.data.samples import Samples, Subset
 from genad.data.series import Series
 from genad.data.table import Table
-from genad.errors import InputError
 from genad.nn import Backbone
-from genad.nn.backbone import KINDS as BACKBONES
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
 
-# Numbers in a batch of a method's own choosing, and the fewest samples in it.
-_BATCH_NUMBERS, _FEWEST = 2**19, 16
-
-
 @dataclass(eq=False, repr=False)
-class Detector(HeldOut, OutlierMixin, BaseEstimator):
+class Detector(Hooks, HeldOut, OutlierMixin, BaseEstimator):
     """Base of every detector: learn what is normal, score what is not.
 
     A method is a dataclass of its hyper-parameters that fills in a few hooks: :meth:`build` makes the network,
@@ -94,68 +88,6 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
     random_state: int | None = field(default=0, kw_only=True)
     device: str | None = field(default=None, kw_only=True)
     verbose: bool = field(default=False, kw_only=True)
-
-    card: ClassVar[Card]
-    name: ClassVar[str]
-    #: The method's own training; fields left empty come from ``BASE_TRAINING``.
-    defaults: ClassVar[Training] = Training()
-    #: Whether scoring differentiates (energies, latent search).
-    grad_at_score: ClassVar[bool] = False
-    #: Whether an :class:`~genad.Ensemble` may stack the networks under ``torch.func.vmap``.
-    stackable: ClassVar[bool] = True
-    #: Whether loss, score, map and restoration treat each sample alone, the loss ending in their mean; an ensemble of
-    #: multilayer perceptrons then folds its members' rows into one batch.
-    rowwise: ClassVar[bool] = False
-    #: The kind that an array given to ``fit`` is read as; None goes by the array's rank.
-    reads_as: ClassVar[Kind | None] = None
-
-    # ------------------------------------------------------------------ hooks
-
-    def build(self, shape: tuple[int, ...]) -> nn.Module:
-        """Make the untrained network for samples of ``shape``."""
-        raise NotImplementedError
-
-    def loss(self, net: Any, batch: Batch) -> Tensor:
-        """Return the scalar that training minimises on a batch."""
-        raise NotImplementedError
-
-    def phases(self, net: nn.Module) -> Sequence[Phase]:  # noqa: ARG002 - methods may look at the network
-        """Return the phases of the optimisation; one, of :meth:`loss`, unless a method says otherwise."""
-        return [Phase("loss", self.loss)]
-
-    def after_step(self, net: Any, batch: Batch) -> None:
-        """Update rule-driven parts of the network after a gradient step."""
-
-    def finish(self, net: Any, samples: Samples) -> None:
-        """Compute what has a closed form once the gradient is done, from all training samples."""
-
-    def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the anomaly score of each sample, (B,), or of each step of a window, (B, T)."""
-        return self._part(net, batch).score
-
-    def error_map(self, net: Any, batch: Batch) -> Tensor:
-        """Return where the score comes from, in the batch's shape."""
-        found = self._part(net, batch, "map").map
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
-    def reconstruct(self, net: Any, batch: Batch) -> Tensor:
-        """Return the nearest normal samples, in the batch's shape."""
-        found = self._part(net, batch, "restored").restored
-        assert found is not None  # noqa: S101 - asked for
-        return found
-
-    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
-        """Compute what is wanted of a batch.
-
-        A method fills in either :meth:`score_batch`, :meth:`error_map` and :meth:`reconstruct`, or this one, to share
-        work between them; the others follow.
-        """
-        return Inference(
-            self.score_batch(net, batch),
-            self.error_map(net, batch) if "map" in want else None,
-            self.reconstruct(net, batch) if "restored" in want else None,
-        )
 
     # ------------------------------------------------------------------ fit
 
@@ -240,7 +172,7 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
         labels = self._labels(y, loaded)
         scores = self._answer(loaded.samples).scores
         normal = torch.from_numpy(np.flatnonzero(labels.normal)).to(self._device)
-        self._calibrate_pixels(Subset(loaded.samples, normal), known=False)
+        self._calibrate_pixels(Subset(loaded.samples, normal))
         self._set_calibration(scores[labels.normal], labels, scores)
         return self
 
@@ -413,17 +345,11 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
         size = training.batch_size
         if size is None or (self.training is not None and self.training.batch_size is not None):
             return training
-        fits = max(_FEWEST, _BATCH_NUMBERS // int(np.prod(shape)))
-        return replace(training, batch_size=min(size, fits))
+        return replace(training, batch_size=min(size, moderate_batch(shape)))
 
     @property
     def _device(self) -> torch.device:
         return torch.device(self.device_)
-
-    def _part(self, net: Any, batch: Batch, *want: Want) -> Inference:
-        if type(self).infer is Detector.infer:
-            raise NotImplementedError(f"{type(self).__name__} fills in neither infer nor the hook that was asked for")
-        return self.infer(net, batch, frozenset(want))
 
     def _prepare(self) -> None:
         """Make ready, once seed and device are known; wrappers take up what they wrap here."""
@@ -449,21 +375,7 @@ class Detector(HeldOut, OutlierMixin, BaseEstimator):
         return int(self.random_state)
 
     def _check_parameters(self) -> None:
-        if not isinstance(self.holdout, int | float) or not 0 < self.holdout <= 0.9:
-            raise InputError(f"holdout: {self.holdout!r} was given; it must be above 0 and at most 0.9.")
-        for name, kind in (("training", Training), ("threshold", Threshold)):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
-                raise InputError(f"{name}: a {type(value).__name__} was given; use a genad.{kind.__name__} or None.")
-        resolve_device(self.device)
-        asked = Backbone(self.backbone) if isinstance(self.backbone, str) else self.backbone
-        if asked is not None and (not isinstance(asked, Backbone) or asked.name not in (None, *BACKBONES)):
-            raise InputError(
-                f"backbone: {self.backbone!r} was given; use a genad.Backbone, None, or one of {', '.join(BACKBONES)}."
-            )
-        seed = self.random_state
-        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
-            raise InputError(f"random_state: {seed!r} was given; use a non-negative integer or None.")
+        check_settings(self)
 
     def _ingest(self, X: Any, *, reset: bool, y: Any = None) -> Loaded:
         given, X = X, validated(self, X, reset=reset)

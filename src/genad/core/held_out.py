@@ -20,7 +20,7 @@ from genad.errors import CalibrationWarning
 
 # Held-out samples, and numbers in them, whose residuals give the bounds of explanations.
 _BOUND_SAMPLES, _BOUND_NUMBERS = 2000, 2**25
-# Pixels of held-out images that set the threshold of masks.
+# Pixels of held-out images that set the threshold of masks too.
 _PIXELS = 2**24
 
 
@@ -58,12 +58,15 @@ class HeldOut(BlockRunner):
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
         with self._scoring():
             self.absorb(self.net_, held)
-        size = int(np.prod(held.shape))
-        few = self._spread(held, min(_BOUND_SAMPLES, _BOUND_NUMBERS // size))
-        self.bounds_ = self._residual_bounds(few, self._run(few, "restored", known=True))
-        self._calibrate_pixels(held, known=True)
+        numbers, image = int(np.prod(held.shape)), self.adapter_.kind is Kind.IMAGE
+        few = self._spread(held, min(_BOUND_SAMPLES, (_PIXELS if image else _BOUND_NUMBERS) // numbers))
+        # One pass gives bounds and masks and, where it takes in all that is held out, the scores.
+        answer = self._run(few, *(("map",) if image else ()), "restored", known=True)
+        self.bounds_ = self._residual_bounds(few, answer)
+        self.pixels_ = self._pixel_curve(answer)
+        scores = answer.scores if few is held else self._run(held, known=True).scores
         every = self._answer(samples).scores if labels.any_anomaly else None
-        self._set_calibration(self._run(held, known=True).scores, labels, every)
+        self._set_calibration(scores, labels, every)
 
     def _spread(self, samples: Samples, n: int) -> Samples:
         """Return at most ``n`` of the samples, at least one, evenly spread."""
@@ -71,15 +74,15 @@ class HeldOut(BlockRunner):
             return samples
         return Subset(samples, torch.linspace(0, len(samples) - 1, max(1, n), device=self._device).long())
 
-    def _calibrate_pixels(self, held: Samples, *, known: bool) -> None:
-        """Learn from the maps of held-out images how high the pixels of a normal image go."""
+    def _calibrate_pixels(self, held: Samples) -> None:
+        """Learn from the maps of fresh normal images how high the pixels of a normal image go."""
         if self.adapter_.kind is Kind.IMAGE:
             few = self._spread(held, _PIXELS // int(np.prod(held.shape)))
-            maps = self._run(few, "map", known=known).maps
-            assert maps is not None  # noqa: S101 - asked for
-            self.pixels_ = PixelCalibration.fit(maps.sum(axis=1))
-        else:
-            self.pixels_ = None
+            self.pixels_ = self._pixel_curve(self._run(few, "map"))
+
+    @staticmethod
+    def _pixel_curve(answer: Answer) -> PixelCalibration | None:
+        return None if answer.maps is None else PixelCalibration.fit(answer.maps.sum(axis=1))
 
     def _residual_bounds(self, held: Samples, answer: Answer) -> Floats:
         """Return the 99 % quantile of |observed - restored| along the channel axis of held-out samples."""

@@ -16,6 +16,9 @@ from genad.errors import InputError
 
 Loss = Callable[[Any, Batch], Tensor]
 
+# Numbers in a batch of a method's own choosing, and the fewest samples in it.
+_BATCH_NUMBERS, _FEWEST = 2**19, 16
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Training:
@@ -199,6 +202,17 @@ class Phase:
     def active(self, step: int, total: int) -> bool:
         """Say whether the phase runs at ``step`` of ``total``."""
         return step % self.every == 0 and self.start * total <= step < self.stop * total
+
+
+def moderate_batch(shape: Sequence[int]) -> int:
+    """Return the most samples of ``shape`` in a batch whose size nobody asked for, so that large ones fit in memory.
+
+    Examples
+    --------
+    >>> moderate_batch((20,)), moderate_batch((3, 128, 128))
+    (26214, 16)
+    """
+    return max(_FEWEST, _BATCH_NUMBERS // math.prod(shape))
 
 
 @dataclass
