@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
-from genad.core.calibration import Conformal, FittedThreshold, Threshold
+from genad.core.calibration import Conformal, ConformalMartingale, FittedThreshold, Threshold
 from genad.core.inference import Answer, BlockRunner, Floats
 from genad.core.pixels import PixelCalibration
 from genad.core.splits import Labels, split_rows
@@ -33,9 +34,39 @@ class HeldOut(BlockRunner):
     seed_: int
     #: How often pixels of normal images exceed a value of the map; None for other kinds of data.
     pixels_: PixelCalibration | None = None
+    #: Scores of the held-out normal units, ascending.
+    calibration_scores_: Floats
 
     def absorb(self, net: Any, samples: Samples) -> None:
         """Take in the held-out samples too, if the model can score a sample as if unseen (``Batch.known``)."""
+
+    def monitor(self, alpha: float = 0.01) -> ConformalMartingale:
+        """Return a watch over scores in service, which says when they no longer resemble the held-out normal ones.
+
+        Parameters
+        ----------
+        alpha : float
+            Probability of ever raising a false alarm while nothing has changed, in (0, 1).
+
+        Returns
+        -------
+        ConformalMartingale
+            Feed it scores of :meth:`anomaly_score`, in the order they arrive.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import genad
+        >>> rng = np.random.default_rng(0)
+        >>> detector = genad.create("ppca").fit(rng.normal(size=(1000, 3)))
+        >>> watch = detector.monitor()
+        >>> bool(watch.run(detector.anomaly_score(rng.normal(size=(300, 3)))).any())
+        False
+        >>> bool(watch.run(detector.anomaly_score(rng.normal(0.0, 2.0, size=(100, 3)))).any())
+        True
+        """
+        check_is_fitted(self, "calibration_scores_")
+        return ConformalMartingale(alpha).initialize(self.calibration_scores_)
 
     def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
         train, held = split_rows(labels.normal, self.holdout, self.seed_)

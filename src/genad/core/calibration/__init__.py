@@ -17,6 +17,8 @@ from genad.core.calibration.fdr import (
     benjamini_yekutieli,
 )
 from genad.core.calibration.fitted import FittedThreshold
+from genad.core.calibration.martingale import ConformalMartingale
+from genad.core.calibration.merging import merge_p_values
 from genad.core.calibration.online_fdr import ADDIS, LORD, SAFFRON, OnlineFDR
 from genad.core.calibration.rule import Threshold, threshold_from_dict
 from genad.core.calibration.spot import DSPOT, SPOT
@@ -40,6 +42,7 @@ __all__ = [
     "Adaptive",
     "BestF",
     "Conformal",
+    "ConformalMartingale",
     "FittedThreshold",
     "FixedValue",
     "OnlineFDR",
@@ -57,6 +60,7 @@ __all__ = [
     "conformal_rank",
     "fit_gpd",
     "grouped_p_values",
+    "merge_p_values",
     "pot_quantile",
     "samples_needed",
     "stream_from_dict",

@@ -1,0 +1,414 @@
+"""Detections on a log: each session with its lines, where it is anomalous, what was expected, and why in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genad.core.detections import Detections, Event, Explanation, Part, merge_runs
+from genad.data.log.counts import UNSEEN_EVENTS
+from genad.errors import InputError
+
+if TYPE_CHECKING:
+    from genad.core.detector import Detector
+    from genad.data.log import Sessions
+
+#: What some methods answer for an event that they did not learn; it is no expectation.
+_NO_EVENT = ("", "an unseen event")
+# Longest text of a message in an explanation, in characters.
+_LONGEST = 200
+# Places or events of a session that are told in words.
+_TOLD = 3
+# Share of the sessions that must have an event before one without it is worth a word, and share that makes it rare.
+_USUAL, _RARE = 0.95, 0.05
+# Share of the score that an event must have to be told.
+_TELLING = 0.1
+
+
+@dataclass(frozen=True)
+class SessionLine:
+    """One event of a session.
+
+    Attributes
+    ----------
+    line : int or None
+        Number of its first line in the file, from 1; None for events that come from no log.
+    time : datetime64 or None
+        None where it is not known.
+    text : str
+        The message as it stands, or the name of the event.
+    event : str
+        Its template.
+    share : float
+        Its share of the session's anomaly map, 0 to 1; 0 where the method does not tell.
+    unseen : bool
+        Whether nothing like it was learnt from.
+    expected : str
+        The event that was expected in its place; "" where it was expected itself, or where the method does not tell.
+    """
+
+    line: int | None
+    time: Any
+    text: str
+    event: str
+    share: float
+    unseen: bool
+    expected: str
+
+
+@dataclass
+class LogDetections(Detections):
+    """What a detector says of sessions, with the lines behind each.
+
+    Attributes
+    ----------
+    sessions : Sessions or None
+        As judged: with the templates of the log that was learnt from.
+    unseen : bool array or None
+        Of every event of all sessions, end to end: whether its template was not learnt from.
+    reasons : list of str
+        One a session: why, in the words of a language model or of the method; empty when it says nothing. Data, never
+        executed.
+    status : list of str
+        One a session: what became of the model's answer (``"ok"``, ..., ``"unasked"``); empty when none was asked.
+    """
+
+    sessions: Sessions | None = None
+    unseen: NDArray[np.bool_] | None = None
+    reasons: list[str] = field(default_factory=list)
+    status: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, found: Detections, sessions: Sessions, detector: Detector) -> Self:
+        """Add to an answer what is known of the sessions it is about.
+
+        Parameters
+        ----------
+        found : Detections
+            What ``detector.detect(sessions)`` returned.
+        sessions : Sessions
+        detector : Detector
+
+        Returns
+        -------
+        LogDetections
+
+        Examples
+        --------
+        >>> import genad
+        >>> from genad.data.log import Sessions
+        >>> normal = Sessions.from_sequences([["open", "read", "close"]] * 200)
+        >>> detector = genad.create("directly_follows").fit(normal)
+        >>> new = Sessions.from_sequences([["open", "panic", "close"]], ["job 7"])
+        >>> answer = LogDetections.of(detector.detect(new), new, detector)
+        >>> answer.why(0)[0]
+        "never learnt: 'panic' (event 2)"
+        """
+        adapter: Any = detector.adapter_
+        reader = getattr(adapter, "events", adapter)
+        miner, known = getattr(reader, "miner", None), getattr(reader, "vocabulary", None)
+        read = sessions if miner is None or sessions.log is None else sessions.matched(miner)
+        if known is None and miner is not None:
+            known = miner.templates
+        if known is not None:
+            held = set(known)
+            unseen = np.array([text not in held for text in read.vocabulary], bool)[read.events]
+        elif read.log is not None and read.rows is not None:
+            unseen = read.log.unseen[read.rows]
+        else:
+            unseen = np.zeros(len(read.events), bool)
+        status = list(getattr(detector, "status_", []))
+        reasons = list(getattr(detector, "reasons_", []))
+        held_fields = {f.name: getattr(found, f.name) for f in fields(Detections)}
+        made = cls(
+            **held_fields,
+            sessions=read,
+            unseen=unseen,
+            reasons=reasons if len(reasons) == len(found) else [],
+            status=status if len(status) == len(found) else [],
+        )
+        made.time = made.spans()[0] if made.spans() else None
+        return made
+
+    # ------------------------------------------------------------------ looking
+
+    @property
+    def _read(self) -> Sessions:
+        if self.sessions is None:
+            raise InputError("sessions: the answer does not hold them; make it with LogDetections.of.")
+        return self.sessions
+
+    def spans(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Return when each session begins and ends, datetime64, NaT where unknown; None for a log without times."""
+        read = self._read
+        if read.log is None or read.rows is None or read.log.time is None or np.isnat(read.log.time).all():
+            return None
+        stamps, starts = read.log.time[read.rows], read.offsets[:-1]
+        return np.fmin.reduceat(stamps, starts), np.fmax.reduceat(stamps, starts)
+
+    def line_numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Return the numbers of the first and the last line of each session; None when they come from no log."""
+        read = self._read
+        if read.log is None or read.rows is None:
+            return None
+        numbers, starts = read.log.line[read.rows], read.offsets[:-1]
+        return np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)
+
+    def event_scores(self, i: int) -> NDArray[np.float64] | None:
+        """Return how anomalous each event of session ``i`` is, at least 0; None where the method does not tell."""
+        read, i = self._read, self.position(i)
+        if self.maps is None:
+            return None
+        row = np.nan_to_num(np.asarray(self.maps[i], np.float64)).clip(0)
+        if not isinstance(self.observed, dict):
+            return row[: read.lengths[i]]
+        # Counts: what a column has is shared out among the events that it counts.
+        columns = {name: k for k, name in enumerate(self.names)}
+        places = [
+            columns.get(UNSEEN_EVENTS if odd else read.vocabulary[event], -1)
+            for event, odd in zip(read[i], self._unseen(i), strict=True)
+        ]
+        if max(places) < 0:
+            return None
+        found = np.array(places)
+        times = np.bincount(found[found >= 0], minlength=len(row))
+        return np.where(found >= 0, row[found] / np.maximum(times[found], 1), 0.0)
+
+    def _unseen(self, i: int) -> NDArray[np.bool_]:
+        read = self._read
+        assert self.unseen is not None  # noqa: S101 - made with the sessions
+        return self.unseen[read.offsets[i] : read.offsets[i + 1]]
+
+    def lines(self, i: int) -> list[SessionLine]:
+        """Return the events of session ``i`` in their order.
+
+        Raises
+        ------
+        InputError
+            When there is no such session.
+        """
+        read, i = self._read, self.position(i)
+        weights = self.event_scores(i)
+        total = 0.0 if weights is None else float(weights.sum())
+        shares = np.zeros(len(read[i])) if weights is None or total <= 0 else weights / total
+        rows = None if read.rows is None else read.rows[read.offsets[i] : read.offsets[i + 1]]
+        log = read.log
+        expected = self._expected(i)
+        found = []
+        for k, (text, event, unseen) in enumerate(zip(read.texts(i), read[i], self._unseen(i), strict=True)):
+            at = None if rows is None else int(rows[k])
+            stamp = None if log is None or log.time is None or at is None else log.time[at]
+            found.append(
+                SessionLine(
+                    line=None if log is None or at is None else int(log.line[at]),
+                    time=None if stamp is None or np.isnat(stamp) else stamp,
+                    text=text,
+                    event=read.vocabulary[event],
+                    share=float(shares[k]),
+                    unseen=bool(unseen),
+                    expected=expected[k],
+                )
+            )
+        return found
+
+    def _expected(self, i: int) -> list[str]:
+        """Return the event that was expected at each place where another one stands, else ""."""
+        n = int(self._read.lengths[i])
+        if self.expected is None or isinstance(self.expected, dict) or isinstance(self.observed, dict):
+            return [""] * n
+        pairs = zip(self.observed[i][:n], self.expected[i][:n], strict=True)
+        found = ["" if hoped == seen or hoped in _NO_EVENT else str(hoped) for seen, hoped in pairs]
+        return found + [""] * (n - len(found))
+
+    @property
+    def _holders(self) -> NDArray[np.int64]:
+        """How many of the sessions judged have each event of the vocabulary."""
+        kept: NDArray[np.int64] | None = self.__dict__.get("_holders_")
+        if kept is None:
+            read = self._read
+            owner = np.repeat(np.arange(len(read), dtype=np.int64), read.lengths)
+            pairs = np.unique(owner * len(read.vocabulary) + read.events)
+            kept = np.bincount(pairs % len(read.vocabulary), minlength=len(read.vocabulary))
+            self.__dict__["_holders_"] = kept
+        return kept
+
+    # ------------------------------------------------------------------ words
+
+    def why(self, i: int) -> list[str]:
+        """Say in words why session ``i`` got its score, the most telling first.
+
+        Returns
+        -------
+        list of str
+            What a language model said, events never learnt, events that came where others were expected, counts that
+            are off, events that hardly any other session has, and events that nearly all others have and this one has
+            not. Texts of the log stand in quotes; they are data.
+        """
+        i = self.position(i)
+        lines = self.lines(i)
+        found = []
+        if self.reasons and self.reasons[i]:
+            found.append(_clip(self.reasons[i]))
+        found += _told_unseen(lines)
+        unexpected = sorted((line for line in lines if line.expected), key=lambda line: -line.share)
+        found += [
+            f"{_place(lines, line)}: {_quoted(line.event)} came where {_quoted(line.expected)} was expected"
+            for line in unexpected[:_TOLD]
+            if not line.unseen
+        ]
+        found += [
+            f"where {_quoted(line.text)} stands in {_place(lines, line)}, {_quoted(line.expected)} was expected"
+            for line in unexpected[:1]
+            if line.unseen
+        ]
+        if isinstance(self.observed, dict):
+            found += self._told_counts(i)
+        elif not unexpected:
+            found += self._told_rare(i, lines) + self._told_missing(i)
+        return found or ["no single line stands out; the session is unusual as a whole"]
+
+    def _told_counts(self, i: int) -> list[str]:
+        """Say which events occur more or less often than expected."""
+        if self.maps is None or not isinstance(self.expected, dict) or UNSEEN_EVENTS not in self.names:
+            return []
+        found = []
+        for part in super().explain(i, parts=_TOLD):
+            seen, hoped = float(part.observed or 0), float(part.expected or 0)
+            if part.share >= _TELLING and part.name != UNSEEN_EVENTS and abs(seen - hoped) >= 0.5:
+                found.append(f"{_quoted(part.name)} is there {_times(seen)}, expected {_times(hoped)}")
+        return found
+
+    def _told_rare(self, i: int, lines: list[SessionLine]) -> list[str]:
+        """Say which of the telling events few sessions have, or others have less often."""
+        read, n = self._read, len(self)
+        shares: dict[int, float] = {}
+        for event, line in zip(read[i].tolist(), lines, strict=True):
+            if not line.unseen:
+                shares[event] = shares.get(event, 0.0) + line.share
+        found = []
+        for event, share in sorted(shares.items(), key=lambda pair: -pair[1])[:_TOLD]:
+            have = int(self._holders[event])
+            if share >= _TELLING and have <= max(1, _RARE * n):
+                others = "no other session has" if have == 1 else f"only {have:,} of {n:,} sessions have"
+                found.append(f"{others} {_quoted(read.vocabulary[event])}")
+                continue
+            here = int((read[i] == event).sum())
+            usual = int((read.events == event).sum()) / max(have, 1)
+            if share >= _TELLING and here >= 2 * usual:
+                found.append(f"{_quoted(read.vocabulary[event])} is there {_times(here)}, on average {usual:.1f} times")
+        return found
+
+    def _told_missing(self, i: int) -> list[str]:
+        """Say which events this session lacks that nearly all others have."""
+        read, n = self._read, len(self)
+        usual = np.flatnonzero(self._holders >= max(2.0, _USUAL * n))
+        lacking = [event for event in usual.tolist() if event not in set(read[i].tolist())]
+        return [
+            f"{_quoted(read.vocabulary[event])} is missing, which {self._holders[event] / n:.0%} of the sessions have"
+            for event in lacking[:2]
+        ]
+
+    def explain(self, i: int, parts: int | None = None) -> Explanation:
+        """Explain session ``i`` line by line: what stands there, what was expected, and its share of the score.
+
+        Parameters
+        ----------
+        i : int
+            Position of the session.
+        parts : int, optional
+            Keep the most telling so many; 50 when absent. A method that sees counts is explained by events.
+
+        Raises
+        ------
+        InputError
+            When there is no such session, or maps were left out.
+        """
+        if self.sessions is None or isinstance(self.observed, dict) or self.maps is None:
+            return super().explain(i, parts)
+        i = self.position(i)
+        lines = self.lines(i)
+        order = sorted(range(len(lines)), key=lambda k: -lines[k].share)[: parts or 50]
+        found = tuple(
+            Part(_place(lines, lines[k]), _clip(lines[k].text), lines[k].expected or None, None, None, lines[k].share)
+            for k in order
+        )
+        return Explanation(i, float(self.scores[i]), float(self.p_values[i]), found)
+
+    def events(self, gap: int = 0) -> list[Event]:
+        """Merge flagged sessions that begin one after the other into events.
+
+        Parameters
+        ----------
+        gap : int
+            Runs at most this many sessions apart become one.
+        """
+        spans = self.spans()
+        found = []
+        for start, stop in merge_runs(self.is_anomaly, gap):
+            peak = start + int(np.argmax(self.scores[start:stop]))
+            begin, end = (None, None) if spans is None else (spans[0][start], np.fmax.reduce(spans[1][start:stop]))
+            found.append(
+                Event(start, stop, peak, float(self.scores[peak]), float(self.p_values[start:stop].min()), begin, end)
+            )
+        return found
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the answer as named columns: session, lines, times, score, p_value, is_anomaly, and why.
+
+        Reasons in words are given for flagged sessions, and for the ten highest scores.
+        """
+        if self.sessions is None:
+            return super().columns()
+        read, spans, numbers = self.sessions, self.spans(), self.line_numbers()
+        table: dict[str, NDArray[Any]] = {"session": np.array(read.names, object)}
+        if read.log is not None and read.rows is not None and "file" in read.log.fields:
+            table["file"] = read.log.fields["file"][read.rows[read.offsets[:-1]]]
+        if numbers is not None:
+            table |= {"first_line": numbers[0], "last_line": numbers[1]}
+        table["events"] = read.lengths
+        if spans is not None:
+            table |= {"start": spans[0], "end": spans[1]}
+        table |= {"score": self.scores, "p_value": self.p_values, "is_anomaly": self.is_anomaly}
+        if self.status:
+            table["status"] = np.array(self.status, object)
+        told = self.is_anomaly.copy()
+        if len(self):
+            told[self.top(10)] = True
+        table["why"] = np.array(["; ".join(self.why(i)) if told[i] else "" for i in range(len(self))], object)
+        return table
+
+
+def _told_unseen(lines: list[SessionLine]) -> list[str]:
+    places: dict[str, list[SessionLine]] = {}
+    for line in lines:
+        if line.unseen:
+            places.setdefault(line.event, []).append(line)
+    told = [
+        f"never learnt: {_quoted(event)} ({_place(lines, held[0])}{f', {_times(len(held))}' if len(held) > 1 else ''})"
+        for event, held in list(places.items())[:_TOLD]
+    ]
+    if len(places) > _TOLD:
+        told.append(f"and {len(places) - _TOLD} further events that were never learnt")
+    return told
+
+
+def _place(lines: list[SessionLine], line: SessionLine) -> str:
+    return f"event {lines.index(line) + 1}" if line.line is None else f"line {line.line}"
+
+
+def _times(n: float) -> str:
+    shown = f"{n:.0f}" if abs(n - round(n)) < 0.05 else f"{n:.1f}"
+    return "once" if shown == "1" else f"{shown} times"
+
+
+def _clip(text: str) -> str:
+    """Return a text on one line, shortened."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _quoted(text: str) -> str:
+    return f"'{_clip(text)}'"
