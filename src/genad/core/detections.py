@@ -271,7 +271,9 @@ class Detections:
             place = np.unravel_index(j, self.observed.shape[1:])
             facts = KINDS[self.kind]
             channel = int(place[facts.channel_axis])
-            name = ", ".join(f"{axis} {k}" for axis, k in zip(facts.axes, place, strict=True))
+            # Events of a session have names of their own; other places are named by their axes.
+            one_axis = len(place) == 1 and len(self.names) > j
+            name = self.names[j] if one_axis else ", ".join(f"{a} {k}" for a, k in zip(facts.axes, place, strict=True))
             observed, expected = self.observed[(i, *place)], self.expected[(i, *place)]
         lower = upper = None
         half = np.nan if self.bounds is None else float(self.bounds[channel])

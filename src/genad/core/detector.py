@@ -19,7 +19,7 @@ from genad.core.calibration import (
     conformal_p_values,
 )
 from genad.core.detections import Detections, Explanation
-from genad.core.held_out import HeldOut
+from genad.core.feedback import Feedback
 from genad.core.hooks import Hooks
 from genad.core.inference import Floats, Want
 from genad.core.ingest import make_adapter, validated
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, repr=False)
-class Detector(Hooks, HeldOut, OutlierMixin, BaseEstimator):
+class Detector(Hooks, Feedback, OutlierMixin, BaseEstimator):
     """Base of every detector: learn what is normal, score what is not.
 
     A method is a dataclass of its hyper-parameters that fills in a few hooks: :meth:`build` makes the network,
@@ -115,6 +115,7 @@ class Detector(Hooks, HeldOut, OutlierMixin, BaseEstimator):
             When the loss stops being finite.
         """
         self._check_parameters()
+        self.head_ = self.before_ = None
         self.device_ = str(resolve_device(self.device))
         self.seed_ = self._draw_seed()
         loaded = self._ingest(X, reset=True, y=y)
@@ -170,7 +171,7 @@ class Detector(Hooks, HeldOut, OutlierMixin, BaseEstimator):
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
         labels = self._labels(y, loaded)
-        scores = self._answer(loaded.samples).scores
+        scores = self._corrected(loaded.samples).scores
         normal = torch.from_numpy(np.flatnonzero(labels.normal)).to(self._device)
         self._calibrate_pixels(Subset(loaded.samples, normal))
         self._set_calibration(scores[labels.normal], labels, scores)
@@ -182,7 +183,7 @@ class Detector(Hooks, HeldOut, OutlierMixin, BaseEstimator):
         """Return one float64 a unit; higher is more anomalous, in the method's raw units."""
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
-        return loaded.to_user(self._answer(loaded.samples).scores)
+        return loaded.to_user(self._corrected(loaded.samples).scores)
 
     def score_samples(self, X: Any) -> Floats:
         """Return the negated anomaly score: lower is more abnormal, as in scikit-learn."""
@@ -262,7 +263,7 @@ class Detector(Hooks, HeldOut, OutlierMixin, BaseEstimator):
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
         wanted: list[Want] = [*(("map",) if maps else ()), *(("restored",) if restore else ())]
-        answer = self._answer(loaded.samples, *wanted)
+        answer = self._corrected(loaded.samples, *wanted)
         p_values = conformal_p_values(self.calibration_scores_, answer.scores)
         flags = self.threshold_.flag(answer.scores) if fdr is None else benjamini_hochberg(p_values, fdr)
         adapter = self.adapter_

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from genad.core.calibration import FittedThreshold, benjamini_hochberg
 from genad.core.detections import Detections
 from genad.core.detector import Detector
+from genad.core.feedback import check_query, read_feedback
 from genad.core.inference import Floats
 from genad.core.pixels import PIXEL_ALPHA
 from genad.core.registry import Card, Family, register
@@ -271,6 +272,31 @@ class Grouped(Detector):
         for name, rows in self._groups(table).items():
             self._of(name).calibrate(features.take(rows), None if labels is None else labels[rows])
         return self
+
+    def feedback(self, X: Any, y: Any, *, keep: bool = True) -> Self:
+        """Teach each group's detector the labels of its rows."""
+        check_is_fitted(self, "threshold_")
+        table = self._table(X)
+        labels, features = read_feedback(y, len(table)), table.drop([self.by])
+        groups = self._groups(table)
+        told = [(self._of(name), rows) for name, rows in groups.items() if (labels[rows] >= 0).any()]
+        for detector, rows in told:
+            detector.feedback(features.take(rows), labels[rows], keep=keep)
+        return self
+
+    def forget(self) -> Self:
+        """Undo :meth:`feedback` in every group."""
+        for detector in self.detectors_.values():
+            detector.forget()
+        return self
+
+    def query(self, X: Any, n: int = 10) -> NDArray[np.intp]:
+        """Return positions of rows to label: the groups' own proposals in turn, the best of each first."""
+        table = self._table(X)
+        check_query(n, len(table))
+        _, found = self._each(X, lambda d, part: d.query(part, min(n, len(part))))
+        ranked = sorted((k, int(rows[place])) for _, rows, places in found for k, place in enumerate(places))
+        return np.array([place for _, place in ranked[:n]], np.intp)
 
     def fitted_state(self) -> dict[str, Any]:
         """Return the groups' detectors."""

@@ -14,6 +14,7 @@ from genad.core.calibration import Conformal, ConformalMartingale, FittedThresho
 from genad.core.inference import Answer, BlockRunner, Floats
 from genad.core.pixels import PixelCalibration
 from genad.core.splits import Labels, split_rows
+from genad.core.traits import map_traits
 from genad.data.adapters import Adapter
 from genad.data.kinds import KINDS, Kind
 from genad.data.samples import Samples, Subset
@@ -21,6 +22,8 @@ from genad.errors import CalibrationWarning
 
 # Held-out samples, and numbers in them, whose residuals give the bounds of explanations.
 _BOUND_SAMPLES, _BOUND_NUMBERS = 2000, 2**25
+# Held-out samples whose traits are kept.
+_TRAITS_OF = 1000
 # Pixels of held-out images that set the threshold of masks too.
 _PIXELS = 2**24
 
@@ -36,6 +39,8 @@ class HeldOut(BlockRunner):
     pixels_: PixelCalibration | None = None
     #: Scores of the held-out normal units, ascending.
     calibration_scores_: Floats
+    #: Raw scores and traits of some held-out normal units, (m, 1 + k).
+    calibration_traits_: Floats
 
     def absorb(self, net: Any, samples: Samples) -> None:
         """Take in the held-out samples too, if the model can score a sample as if unseen (``Batch.known``)."""
@@ -91,11 +96,13 @@ class HeldOut(BlockRunner):
             self.absorb(self.net_, held)
         numbers, image = int(np.prod(held.shape)), self.adapter_.kind is Kind.IMAGE
         few = self._spread(held, min(_BOUND_SAMPLES, (_PIXELS if image else _BOUND_NUMBERS) // numbers))
-        # One pass gives bounds and masks and, where it takes in all that is held out, the scores.
-        answer = self._run(few, *(("map",) if image else ()), "restored", known=True)
+        # One pass gives bounds, traits and masks, and the scores of images, which take long.
+        answer = self._run(few, "map", "restored", known=True)
         self.bounds_ = self._residual_bounds(few, answer)
-        self.pixels_ = self._pixel_curve(answer)
-        scores = answer.scores if few is held else self._run(held, known=True).scores
+        self.pixels_ = self._pixel_curve(answer) if image else None
+        self._keep_traits(answer)
+        # Rows of tables often come twice, and then all must tie to the last digit; asking for more may round otherwise.
+        scores = answer.scores if image and few is held else self._run(held, known=True).scores
         every = self._answer(samples).scores if labels.any_anomaly else None
         self._set_calibration(scores, labels, every)
 
@@ -112,8 +119,21 @@ class HeldOut(BlockRunner):
             self.pixels_ = self._pixel_curve(self._run(few, "map"))
 
     @staticmethod
-    def _pixel_curve(answer: Answer) -> PixelCalibration | None:
-        return None if answer.maps is None else PixelCalibration.fit(answer.maps.sum(axis=1))
+    def _pixel_curve(answer: Answer) -> PixelCalibration:
+        assert answer.maps is not None  # noqa: S101 - asked for
+        return PixelCalibration.fit(answer.maps.sum(axis=1))
+
+    def _traits(self, answer: Answer) -> Floats:
+        """Return the traits of all units, none of them where a unit's map has no fixed shape."""
+        if answer.maps is None or self.adapter_.kind is Kind.LOG:
+            return np.empty((len(answer.scores), 0))
+        return map_traits(self.adapter_.collapse(answer.maps))
+
+    def _keep_traits(self, answer: Answer) -> None:
+        """Keep scores and traits of some held-out units, for labels that may come later."""
+        found = np.column_stack([answer.scores, self._traits(answer)])[~np.isnan(answer.scores)]
+        places = np.linspace(0, len(found) - 1, min(len(found), _TRAITS_OF)).astype(np.intp)
+        self.calibration_traits_ = found[places]
 
     def _residual_bounds(self, held: Samples, answer: Answer) -> Floats:
         """Return the 99 % quantile of |observed - restored| along the channel axis of held-out samples."""

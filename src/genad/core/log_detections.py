@@ -38,6 +38,8 @@ class SessionLine:
         Number of its first line in the file, from 1; None for events that come from no log.
     time : datetime64 or None
         None where it is not known.
+    level : str
+        "" where the log has none.
     text : str
         The message as it stands, or the name of the event.
     event : str
@@ -52,6 +54,7 @@ class SessionLine:
 
     line: int | None
     time: Any
+    level: str
     text: str
     event: str
     share: float
@@ -100,12 +103,12 @@ class LogDetections(Detections):
         --------
         >>> import genad
         >>> from genad.data.log import Sessions
-        >>> normal = Sessions.from_sequences([["open", "read", "close"]] * 200)
+        >>> normal = Sessions.from_sequences([["open", "read", "close"]] * 600)
         >>> detector = genad.create("directly_follows").fit(normal)
         >>> new = Sessions.from_sequences([["open", "panic", "close"]], ["job 7"])
         >>> answer = LogDetections.of(detector.detect(new), new, detector)
         >>> answer.why(0)[0]
-        "never learnt: 'panic' (event 2)"
+        "never learnt: 'panic' (event 2), where 'read' was expected"
         """
         adapter: Any = detector.adapter_
         reader = getattr(adapter, "events", adapter)
@@ -130,7 +133,8 @@ class LogDetections(Detections):
             reasons=reasons if len(reasons) == len(found) else [],
             status=status if len(status) == len(found) else [],
         )
-        made.time = made.spans()[0] if made.spans() else None
+        spans = made.spans()
+        made.time = None if spans is None else spans[0]
         return made
 
     # ------------------------------------------------------------------ looking
@@ -201,10 +205,12 @@ class LogDetections(Detections):
         for k, (text, event, unseen) in enumerate(zip(read.texts(i), read[i], self._unseen(i), strict=True)):
             at = None if rows is None else int(rows[k])
             stamp = None if log is None or log.time is None or at is None else log.time[at]
+            level = None if log is None or log.level is None or at is None else log.level[at]
             found.append(
                 SessionLine(
                     line=None if log is None or at is None else int(log.line[at]),
                     time=None if stamp is None or np.isnat(stamp) else stamp,
+                    level=level or "",
                     text=text,
                     event=read.vocabulary[event],
                     share=float(shares[k]),
@@ -259,11 +265,6 @@ class LogDetections(Detections):
             for line in unexpected[:_TOLD]
             if not line.unseen
         ]
-        found += [
-            f"where {_quoted(line.text)} stands in {_place(lines, line)}, {_quoted(line.expected)} was expected"
-            for line in unexpected[:1]
-            if line.unseen
-        ]
         if isinstance(self.observed, dict):
             found += self._told_counts(i)
         elif not unexpected:
@@ -307,7 +308,7 @@ class LogDetections(Detections):
         usual = np.flatnonzero(self._holders >= max(2.0, _USUAL * n))
         lacking = [event for event in usual.tolist() if event not in set(read[i].tolist())]
         return [
-            f"{_quoted(read.vocabulary[event])} is missing, which {self._holders[event] / n:.0%} of the sessions have"
+            f"{_quoted(read.vocabulary[event])} is missing, which {self._holders[event]:,} of {n:,} sessions have"
             for event in lacking[:2]
         ]
 
@@ -386,10 +387,11 @@ def _told_unseen(lines: list[SessionLine]) -> list[str]:
     for line in lines:
         if line.unseen:
             places.setdefault(line.event, []).append(line)
-    told = [
-        f"never learnt: {_quoted(event)} ({_place(lines, held[0])}{f', {_times(len(held))}' if len(held) > 1 else ''})"
-        for event, held in list(places.items())[:_TOLD]
-    ]
+    told = []
+    for event, held in list(places.items())[:_TOLD]:
+        often = f", {_times(len(held))}" if len(held) > 1 else ""
+        hoped = f", where {_quoted(held[0].expected)} was expected" if held[0].expected else ""
+        told.append(f"never learnt: {_quoted(event)} ({_place(lines, held[0])}{often}){hoped}")
     if len(places) > _TOLD:
         told.append(f"and {len(places) - _TOLD} further events that were never learnt")
     return told

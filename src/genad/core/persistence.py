@@ -251,6 +251,8 @@ def network_state(detector: Detector) -> dict[str, Any]:
         "adapter": {"type": type(detector.adapter_).__name__, "state": detector.adapter_.state()},
         "threshold": detector.threshold_.to_dict(),
         "calibration_scores": detector.calibration_scores_,
+        "calibration_traits": detector.calibration_traits_,
+        "feedback": detector.feedback_state(),
         "bounds": detector.bounds_,
         "report": vars(detector.training_report_),
         "pixels": None if detector.pixels_ is None else detector.pixels_.state(),
@@ -277,6 +279,10 @@ def restore_network_state(detector: Detector, state: dict[str, Any]) -> None:
     detector.threshold_ = FittedThreshold.from_dict(state["threshold"])
     detector.offset_ = -detector.threshold_.value
     detector.calibration_scores_ = np.asarray(state["calibration_scores"], np.float64)
+    # Files written before labels could be given hold neither traits nor what was learnt from labels.
+    traits = state.get("calibration_traits", detector.calibration_scores_[:, None])
+    detector.calibration_traits_ = np.asarray(traits, np.float64)
+    detector.set_feedback_state(state.get("feedback"))
     detector.bounds_ = np.asarray(state["bounds"], np.float64)
     detector.training_report_ = TrainingReport(**state["report"])
     pixels = state.get("pixels")

@@ -245,7 +245,9 @@ class StreamDetector(Detector):
         return self._rows(samples, train), self._rows(samples, held)
 
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
-        self.bounds_ = self._residual_bounds(held, self._run(held, "restored"))
+        answer = self._run(held, "map", "restored")
+        self.bounds_ = self._residual_bounds(held, answer)
+        self._keep_traits(answer)
         scores = self._streamed(held)
         every = self._answer(samples).scores if labels.any_anomaly else None
         self._set_calibration(scores, labels, every)

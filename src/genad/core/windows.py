@@ -84,11 +84,14 @@ class SeriesDetector(Detector):
         return np.quantile(residual, 0.99, axis=0, method="higher").astype(np.float64)
 
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
-        # A fold needs whole stretches, so bounds and scores come from the same pass over all held-out windows.
+        # A fold needs whole stretches, so bounds and scores come from the same pass over all held-out windows. They are
+        # scored before they are taken in: once in, a window cannot be judged as if unseen, since its neighbours hold
+        # nearly all of its steps.
+        answer = self._run(held, "map", "restored")
+        self.bounds_ = self._residual_bounds(held, answer)
+        self._keep_traits(answer)
         with self._scoring():
             self.absorb(self.net_, held)
-        answer = self._run(held, "restored", known=True)
-        self.bounds_ = self._residual_bounds(held, answer)
         scores = answer.scores[~np.isnan(answer.scores)]
         every = self._fill(self._run(samples), scores).scores if labels.any_anomaly else None
         self._set_calibration(scores, labels, every)

@@ -1,0 +1,255 @@
+"""Learning from a few labels after a fit, and the choice of what to label next; a part of every detector."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from genad.core.calibration import Conformal, FittedThreshold
+from genad.core.feedback_head import FeedbackHead
+from genad.core.held_out import HeldOut
+from genad.core.inference import Answer, Floats, Want
+from genad.data.adapters import Loaded
+from genad.data.kinds import KINDS
+from genad.data.samples import Samples
+from genad.errors import InputError
+
+# The levels that labels may move a conformal threshold to, as multiples of the one asked for, the nearest first.
+_MOVES = (1.0, 0.5, 2.0, 0.25, 4.0)
+
+
+class Feedback(HeldOut):
+    """Takes labels for units that were judged, and proposes units to label."""
+
+    #: What was learnt from labels; None before the first.
+    head_: FeedbackHead | None = None
+    #: Calibration scores and threshold before the first label.
+    before_: tuple[Floats, FittedThreshold] | None = None
+
+    def _ingest(self, X: Any, *, reset: bool, y: Any = None) -> Loaded:
+        raise NotImplementedError
+
+    def feedback(self, X: Any, y: Any, *, keep: bool = True) -> Self:
+        """Learn from labels of a few units: scores of their like move at once, and so does the threshold.
+
+        The model stays as it is. A light head over what it computes (the score, and where on the map it comes from)
+        corrects the scores, which from then on are rarities in nats: -log of the share of normal units that score
+        higher, plus the correction. The held-out normal units are corrected in the same way, so p-values and the
+        promise of the threshold stay valid as long as those who label did not look at these units. A conformal
+        threshold moves within a quarter and four times its level to where it errs least on the labels, and its
+        promise states the new level.
+
+        Parameters
+        ----------
+        X : array, dataframe, Table, Series, Images or path
+            Units, of the kind the detector was fitted on; they need not have been seen before.
+        y : array of int
+            1 anomaly, 0 normal, -1 unlabelled; one a unit, at least one of them labelled.
+        keep : bool
+            Keep the labels of earlier calls too.
+
+        Returns
+        -------
+        Self
+
+        Raises
+        ------
+        InputError
+            When the labels do not fit the units, or none is 0 or 1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import genad
+        >>> rng = np.random.default_rng(0)
+        >>> detector = genad.create("ppca").fit(rng.normal(size=(1000, 4)))
+        >>> harmless = np.array([[6.0, 0.0, 0.0, 0.0]] * 4)
+        >>> detector.predict(harmless[:1]).tolist()
+        [-1]
+        >>> detector.feedback(harmless, [0, 0, 0, 0]).predict([[5.5, 0.1, 0.0, 0.0], [0.0, 0.0, 6.0, 0.0]]).tolist()
+        [1, -1]
+        """
+        check_is_fitted(self, "calibration_scores_")
+        loaded = self._ingest(X, reset=False)
+        answer = self._answer(loaded.samples, "map")
+        labels = read_feedback(y, len(answer.scores))
+        labels = loaded.from_user(labels)
+        known = np.flatnonzero(labels >= 0)
+        traits = self._traits(answer)[known]
+        reference, normal = self._reference(traits.shape[1])
+        scratch = FeedbackHead(reference, normal, np.empty((0, 1 + traits.shape[1])), np.empty(0, np.int64))
+        rows = np.column_stack([scratch.rarity(answer.scores[known]), traits])
+        given = labels[known]
+        if keep and self.head_ is not None:
+            rows = np.concatenate([self.head_.labelled, rows])
+            given = np.concatenate([self.head_.labels, given])
+        if self.before_ is None:
+            self.before_ = self.calibration_scores_, self.threshold_
+        self.head_ = FeedbackHead(reference, normal, rows, given)
+        self._move_threshold(self.head_)
+        return self
+
+    def forget(self) -> Self:
+        """Undo :meth:`feedback`: scores, p-values and threshold are again what they were before the first label.
+
+        Returns
+        -------
+        Self
+        """
+        check_is_fitted(self, "calibration_scores_")
+        if self.before_ is not None:
+            self.calibration_scores_, self.threshold_ = self.before_
+            self.offset_ = -self.threshold_.value
+            self.head_ = self.before_ = None
+        return self
+
+    def query(self, X: Any, n: int = 10) -> NDArray[np.intp]:
+        """Return the positions of the units whose labels would teach the most.
+
+        A unit is worth a label when it is near the threshold or beyond it, when no label yet speaks of its like, and
+        when no unit chosen before it is like it.
+
+        Parameters
+        ----------
+        X : array, dataframe, Table, Series, Images or path
+            Units to choose from.
+        n : int
+            How many, at least 1 and at most the units of ``X``.
+
+        Returns
+        -------
+        int array of shape (n,)
+            Positions in ``X``, the most useful first.
+
+        Raises
+        ------
+        InputError
+            When ``n`` is out of range.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import genad
+        >>> rng = np.random.default_rng(0)
+        >>> detector = genad.create("ppca").fit(rng.normal(size=(1000, 2)))
+        >>> X = np.r_[rng.normal(size=(50, 2)), [[7.0, 0.0], [7.1, 0.0], [0.0, -7.0]]]
+        >>> sorted(detector.query(X, 2).tolist())
+        [51, 52]
+        """
+        check_is_fitted(self, "calibration_scores_")
+        loaded = self._ingest(X, reset=False)
+        answer = self._answer(loaded.samples, "map")
+        units = len(answer.scores)
+        check_query(n, units)
+        traits = self._traits(answer)
+        head = self.head_
+        if head is None:
+            reference, normal = self._reference(traits.shape[1])
+            head = FeedbackHead(reference, normal, np.empty((0, 1 + traits.shape[1])), np.empty(0, np.int64))
+        chosen = head.propose(answer.scores, traits, int(n))
+        rows = getattr(loaded.source, "order", None)
+        return chosen if rows is None else np.asarray(rows)[chosen]
+
+    def _corrected(self, samples: Samples, *want: Want) -> Answer:
+        """Return :meth:`_answer` with the scores corrected by what was learnt from labels."""
+        head = self.head_
+        if head is None:
+            return self._answer(samples, *want)
+        answer = self._answer(samples, *{*want, "map"})
+        answer.scores = head.judge(answer.scores, self._traits(answer))
+        if "map" not in want:
+            answer.maps = None
+        return answer
+
+    def _reference(self, width: int) -> tuple[Floats, Floats]:
+        """Return raw scores and traits of held-out normal units."""
+        if width:
+            return self.calibration_traits_[:, 0], self.calibration_traits_[:, 1:]
+        if self.head_ is not None:
+            return self.head_.reference, self.head_.traits
+        return self.calibration_scores_, np.empty((len(self.calibration_scores_), 0))
+
+    def feedback_state(self) -> dict[str, Any] | None:
+        """Return what was learnt from labels and what it replaced, as plain values; None without any."""
+        if self.head_ is None or self.before_ is None:
+            return None
+        scores, threshold = self.before_
+        return {"head": self.head_.state(), "scores": scores.tolist(), "threshold": threshold.to_dict()}
+
+    def set_feedback_state(self, state: dict[str, Any] | None) -> None:
+        """Put back what :meth:`feedback_state` returned."""
+        self.head_ = self.before_ = None
+        if state is not None:
+            self.head_ = FeedbackHead.from_state(state["head"])
+            self.before_ = np.asarray(state["scores"], np.float64), FittedThreshold.from_dict(state["threshold"])
+
+    def _move_threshold(self, head: FeedbackHead) -> None:
+        rule, unit = self.threshold or Conformal(), KINDS[self.adapter_.kind].unit
+        held, labels = head.calibration(), head.labels
+        mine = head.judge_labelled()
+        self.calibration_scores_ = np.sort(held)
+        if getattr(rule, "needs_labels", False) and (labels == 1).any():
+            known = np.concatenate([np.zeros(len(held), int), labels])
+            fitted = rule.fit(np.concatenate([held, mine]), known, unit=unit)
+        elif isinstance(rule, Conformal):
+            fitted = _nearest_level(rule, held, mine, labels, unit)
+        elif getattr(rule, "needs_labels", False):
+            fitted = Conformal().fit(held, unit=unit)
+        else:
+            fitted = rule.fit(held, unit=unit)
+        self.threshold_: FittedThreshold = fitted
+        self.offset_ = -fitted.value
+
+
+def _nearest_level(
+    rule: Conformal, held: Floats, scores: Floats, labels: NDArray[np.int64], unit: str
+) -> FittedThreshold:
+    """Return the conformal threshold that errs least on the labels, of levels near the one asked for."""
+
+    def errors(fitted: FittedThreshold) -> float:
+        flags = fitted.flag(scores)
+        missed, false = ~flags[labels == 1], flags[labels == 0]
+        return float((missed.mean() if missed.size else 0.0) + (false.mean() if false.size else 0.0))
+
+    levels = [rule.alpha * move for move in _MOVES]
+    # A level that the held-out units cannot promise is no choice, save the one the user asked for.
+    levels = [levels[0], *(level for level in levels[1:] if 1.0 / (len(held) + 1) <= level < 0.5)]
+    found = [Conformal(level).fit(held, unit=unit) for level in levels]
+    best = min(found, key=errors)
+    if best is found[0]:
+        return best
+    return replace(best, promise=f"{best.promise} {len(labels)} labels moved it from {rule.alpha:.2%}.")
+
+
+def read_feedback(y: Any, n: int) -> NDArray[np.int64]:
+    """Read the labels of ``feedback``.
+
+    Raises
+    ------
+    InputError
+        When there are not ``n``, or none is 0 or 1.
+    """
+    labels = np.asarray(y).ravel()
+    if len(labels) != n:
+        raise InputError(f"y: {len(labels)} labels were given for {n} units of X; give one a unit.")
+    if labels.dtype.kind not in "biuf" or not np.isin(labels, (-1, 0, 1)).all():
+        raise InputError("y: found values other than 1 (anomaly), 0 (normal) and -1 (unlabelled); use only these.")
+    if not (labels >= 0).any():
+        raise InputError("y: no unit is labelled; label at least one with 1 (anomaly) or 0 (normal).")
+    return labels.astype(np.int64)
+
+
+def check_query(n: Any, units: int) -> None:
+    """Refuse a number of proposals that is none.
+
+    Raises
+    ------
+    InputError
+        When ``n`` is not a whole number from 1 to ``units``.
+    """
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 1 <= n <= units:
+        raise InputError(f"n: {n!r} was given; use a whole number from 1 to the {units} units of X.")
