@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genad.cli import bench, catalog, detect, images, model
+from genad.cli import bench, catalog, detect, images, model, security
 from genad.cli.terminal import EXIT_CODES, GuardedGroup
 
 _EPILOG = "Exit codes: " + ", ".join(f"{code} {said}" for code, said in EXIT_CODES.items()) + "."
@@ -57,6 +57,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "synthesize": images.synthesize,
     "industrial": images.industrial,
     "medical": images.medical,
+    "cybersecurity": security.cybersecurity,
     "list": catalog.list_,
     "info": catalog.info,
 }

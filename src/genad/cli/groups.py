@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import inspect
 import typing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from genad.cli import options
 
@@ -25,6 +27,40 @@ class Columns:
 
     def arguments(self) -> dict[str, Any]:
         """Return them as the keyword arguments of :func:`genad.applications.reading.read`."""
+        return {**dataclasses.asdict(self), "drop": self.drop or ()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flows:
+    """How network flows are read: names of attacks, and the scale of sizes."""
+
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table whose first column names attacks and whose second gives their classes, to count by.",
+            rich_help_panel="Reading",
+        ),
+    ] = None
+    normal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What normal flows are called where labels are names; normal, benign and the like when absent.",
+            rich_help_panel="Reading",
+        ),
+    ] = None
+    log_scale: Annotated[
+        bool,
+        typer.Option(
+            help="Look at sizes and counts that span powers of ten on a log scale.", rich_help_panel="Reading"
+        ),
+    ] = True
+    delimiter: options.Delimiter = None
+    drop: options.Drop = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return them as keyword arguments of :func:`genad.applications.security_reading.read_security`."""
         return {**dataclasses.asdict(self), "drop": self.drop or ()}
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from genad.data.columns import Column, ColumnKind, missing_mask, number_text
 from genad.data.dating import DateCode, scale_or_one
+from genad.data.moments import unbend
 from genad.errors import InputError
 
 __all__ = ["OTHER", "CategoryCode", "Code", "DateCode", "DroppedCode", "NumericCode", "code_from"]
@@ -21,7 +22,7 @@ OTHER = "(other)"
 
 @dataclass(frozen=True)
 class NumericCode:
-    """A number or truth value: ``(value - mean) / scale``.
+    """A number or truth value: ``(value - mean) / scale``, of its signed logarithm where it has a unit.
 
     Parameters
     ----------
@@ -34,6 +35,9 @@ class NumericCode:
         Whether `inverse` gives truth values.
     constant : bool
         Whether all training cells were equal.
+    unit : float
+        Above 0 for a column on a log scale, whose mean and scale are then those of
+        ``sign(v) log(1 + |v| / unit)``; 0 otherwise.
     """
 
     name: str
@@ -41,6 +45,7 @@ class NumericCode:
     scale: float
     boolean: bool = False
     constant: bool = False
+    unit: float = 0.0
 
     @property
     def labels(self) -> list[str]:
@@ -48,7 +53,7 @@ class NumericCode:
         return [self.name]
 
     @staticmethod
-    def fit(name: str, mean: float, std: float, *, boolean: bool) -> NumericCode:
+    def fit(name: str, mean: float, std: float, *, boolean: bool, unit: float = 0.0) -> NumericCode:
         """Make the code of a column with the given moments.
 
         Parameters
@@ -59,6 +64,8 @@ class NumericCode:
             Moments of its observed cells.
         boolean : bool
             Whether it holds truth values.
+        unit : float
+            Above 0 for a log scale.
 
         Returns
         -------
@@ -66,7 +73,7 @@ class NumericCode:
             The code.
         """
         scale, constant = scale_or_one(std, mean)
-        return NumericCode(name, mean, scale, boolean, constant)
+        return NumericCode(name, mean, scale, boolean, constant, unit)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Return values in the user's units.
@@ -82,6 +89,8 @@ class NumericCode:
             float64, or bool (true from one half) for truth values.
         """
         values = z[:, 0].astype(np.float64) * self.scale + self.mean
+        if self.unit:
+            return unbend(values, self.unit)
         return values >= 0.5 if self.boolean else values
 
 

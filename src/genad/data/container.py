@@ -48,6 +48,8 @@ class Table:
     named : bool, default True
         Whether the names come from the user; made-up names (``x0``, ``x1``, ...) are not matched
         against those of another table.
+    logarithmic : iterable of str
+        Columns that a detector is to see on a log scale, see `on_log_scale`.
 
     Examples
     --------
@@ -65,10 +67,12 @@ class Table:
         *,
         matrix: np.ndarray | None = None,
         named: bool = True,
+        logarithmic: Iterable[str] = (),
     ) -> None:
         self._columns = dict(columns)
         self.matrix = matrix
         self.named = named
+        self.logarithmic = frozenset(logarithmic) & frozenset(self._columns)
         self.n_rows = len(next(iter(self._columns.values())).values) if self._columns else 0
 
     @property
@@ -140,7 +144,36 @@ class Table:
         self._check(names)
         same = list(names) == self.names
         columns = {name: self._columns[name] for name in names}
-        return Table(columns, matrix=self.matrix if same else None, named=self.named)
+        return Table(columns, matrix=self.matrix if same else None, named=self.named, logarithmic=self.logarithmic)
+
+    def on_log_scale(self, names: Sequence[str]) -> Table:
+        """Mark columns of numbers as what a detector that is fitted on the table is to see on a log scale.
+
+        Sizes, durations and counts that span several powers of ten differ by factors; on a plain scale the largest
+        drown all others. What is restored and explained stays in the user's units. A fitted detector keeps to its
+        scales: the mark on other data has no effect.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The columns, of numbers.
+
+        Returns
+        -------
+        Table
+            A table that shares the columns' memory.
+
+        Raises
+        ------
+        InputError
+            There is no such column, or it holds no numbers.
+        """
+        self._check(names)
+        strange = [name for name in names if self._columns[name].kind is not ColumnKind.NUMERIC]
+        if strange:
+            msg = f"columns {listing(strange)} hold no numbers, so they have no log scale: leave them out"
+            raise InputError(msg)
+        return Table(self._columns, matrix=self.matrix, named=self.named, logarithmic=names)
 
     def drop(self, names: Sequence[str]) -> Table:
         """Leave out the named columns.
@@ -183,9 +216,9 @@ class Table:
             columns = {
                 name: Column(matrix[:, j], column.kind) for j, (name, column) in enumerate(self._columns.items())
             }
-            return Table(columns, matrix=matrix, named=self.named)
+            return Table(columns, matrix=matrix, named=self.named, logarithmic=self.logarithmic)
         columns = {name: column.take(rows) for name, column in self._columns.items()}
-        return Table(columns, named=self.named)
+        return Table(columns, named=self.named, logarithmic=self.logarithmic)
 
     def head(self, n: int = 5) -> Table:
         """Return the first rows.

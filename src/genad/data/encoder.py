@@ -30,13 +30,15 @@ __all__ = ["TableEncoder"]
 _LIMIT = 1e15  # the square of a clipped value, and sums of squares, still fit in float32
 _IDENTIFIER_ROWS = 20  # fewer rows say nothing about how many levels a column has
 _IDENTIFIER_SHARE = 0.9
+_SMALL = 0.05
 
 
 @dataclass
 class TableEncoder(EncodedLayout):
     """Encode the columns of a table as numbers of comparable weight, and decode them again.
 
-    Numbers and truth values become z-scores of the training data. Categories become centred
+    Numbers and truth values become z-scores of the training data, on a log scale where the table says so
+    (`Table.on_log_scale`). Categories become centred
     one-hot columns whose variances add up to one, dates scaled seconds and phases of day and week
     (`genad.data.coding` has the formulas). A missing cell is 0, the training mean, and False in
     the mask. Values beyond 1e15 standard deviations are clipped, so that their squares stay finite
@@ -100,14 +102,15 @@ class TableEncoder(EncodedLayout):
         table = as_table(table)
         kinds = table.kinds
         numeric = [n for n, k in kinds.items() if k in {ColumnKind.NUMERIC, ColumnKind.BOOLEAN}]
-        mean, std = moments(NumericBlocks.of(table, numeric), len(table))
+        units = np.array([_unit(table[n]) if n in table.logarithmic else 0.0 for n in numeric])
+        mean, std = moments(NumericBlocks.of(table, numeric, units), len(table))
         place = {name: j for j, name in enumerate(numeric)}
         codes: list[Code] = []
         identifiers = []
         for name, kind in kinds.items():
             if name in place:
                 j, boolean = place[name], kind is ColumnKind.BOOLEAN
-                code = NumericCode.fit(name, float(mean[j]), float(std[j]), boolean=boolean)
+                code = NumericCode.fit(name, float(mean[j]), float(std[j]), boolean=boolean, unit=float(units[j]))
                 codes.append(code)
             elif kind is ColumnKind.EMPTY:
                 codes.append(DroppedCode(name, "all missing"))
@@ -209,7 +212,7 @@ class TableEncoder(EncodedLayout):
         n = len(table)
         x = np.empty((n, self.n_encoded), dtype=np.float32)
         mask: np.ndarray | None = None
-        numeric = NumericBlocks([columns[j] for j in self._source], self._numeric_names)
+        numeric = NumericBlocks([columns[j] for j in self._source], self._numeric_names, self._units)
         others = [
             (code, columns[j], self.groups[j][1])
             for j, code in enumerate(self.codes)
@@ -250,7 +253,7 @@ class TableEncoder(EncodedLayout):
         if not self._plain or X.ndim != 2 or X.dtype.kind not in "iufb":
             return self.transform(as_table(X))
         self._check_width(X.shape[1])
-        numeric = NumericBlocks(X if self._whole else X[:, self._source], self._numeric_names)
+        numeric = NumericBlocks(X if self._whole else X[:, self._source], self._numeric_names, self._units)
         x = np.empty((len(X), self.n_encoded), dtype=np.float32)
         mask: np.ndarray | None = None
         short = X.dtype == np.float32 and self._whole and self._steady
@@ -321,6 +324,13 @@ class TableEncoder(EncodedLayout):
         columns = self._align(as_table(table))
         pairs = zip(self.codes, columns, strict=True)
         return {c.name: c.count_unseen(v) for c, v in pairs if isinstance(c, CategoryCode)}
+
+
+def _unit(column: Column) -> float:
+    """Return where a log scale begins: below it lie 5 % of the sizes that are not 0; 1 when all are."""
+    sizes = np.abs(column.values.astype(np.float64))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    return float(np.quantile(sizes, _SMALL)) if sizes.size else 1.0
 
 
 def _count(column: Column) -> dict[str, int]:

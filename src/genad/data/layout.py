@@ -9,6 +9,7 @@ import numpy as np
 
 from genad.data.coding import Code, DroppedCode, NumericCode, code_from, code_to_dict
 from genad.data.container import listing
+from genad.data.moments import unbend
 from genad.errors import InputError
 
 __all__ = ["EncodedLayout"]
@@ -42,6 +43,7 @@ class EncodedLayout:
         self._source = np.array([j for j, _ in numeric], dtype=np.intp)
         self._mean = np.array([c.mean for _, c in numeric])
         self._scale = np.array([c.scale for _, c in numeric])
+        self._units = np.array([c.unit for _, c in numeric])
         self._numeric_names = [c.name for _, c in numeric]
         widths = [len(c.labels) for c in self.codes]
         ends = np.cumsum(widths, dtype=np.intp).tolist()
@@ -54,7 +56,7 @@ class EncodedLayout:
         self._plain = bool(numeric) and len(numeric) + dropped == len(self.codes)
         self._whole = len(numeric) == len(self.codes)
         # Means within this many deviations of 0 lose nothing that matters in single precision.
-        self._steady = bool((np.abs(self._mean) <= 100 * self._scale).all())
+        self._steady = bool((np.abs(self._mean) <= 100 * self._scale).all()) and not self._units.any()
         self._short = self._mean.astype(np.float32), (1.0 / self._scale).astype(np.float32)
 
     @property
@@ -158,7 +160,11 @@ class EncodedLayout:
             msg = "the table has categories or dates, which are no numbers: use inverse"
             raise InputError(msg)
         values = np.full((*x.shape[:-1], self.n_features), np.nan)
-        values[..., self._source] = x.astype(np.float64) * self._scale + self._mean
+        numbers = x.astype(np.float64) * self._scale + self._mean
+        if self._units.any():
+            bent = np.flatnonzero(self._units)
+            numbers[..., bent] = unbend(numbers[..., bent], self._units[bent])
+        values[..., self._source] = numbers
         return values
 
     def scale_of(self, name: str) -> float:
@@ -174,7 +180,7 @@ class EncodedLayout:
         float
             The standard deviation of a number, that of a date in seconds; the root of the total
             variance of a category's one-hot columns. 1 for a constant column, NaN for one that is
-            left out.
+            left out or on a log scale, where it is no constant.
 
         Raises
         ------
@@ -185,7 +191,9 @@ class EncodedLayout:
         if code is None:
             msg = f"no column named {name!r}; the columns are {listing(self.feature_names)}"
             raise InputError(msg)
-        return float("nan") if isinstance(code, DroppedCode) else code.scale
+        if isinstance(code, DroppedCode) or (isinstance(code, NumericCode) and code.unit):
+            return float("nan")
+        return code.scale
 
     def to_dict(self) -> dict[str, Any]:
         """Write the state as JSON values.

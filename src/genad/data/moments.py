@@ -13,9 +13,10 @@ from genad.errors import InputError
 if TYPE_CHECKING:
     from genad.data.columns import Column
 
-__all__ = ["NumericBlocks", "moments"]
+__all__ = ["NumericBlocks", "bend", "moments", "unbend"]
 
 _CELLS = 1 << 17
+_LARGEST_LOG = 300.0  # its exponential, times any sensible unit, is finite
 
 
 class NumericBlocks:
@@ -27,6 +28,8 @@ class NumericBlocks:
         Numeric and boolean columns of equal length, or one numeric array.
     names : sequence of str
         A name per column, for messages.
+    units : ndarray of shape (d,), optional
+        Above 0 for columns to read on a log scale, see :func:`bend`; 0 for the others.
 
     Examples
     --------
@@ -37,12 +40,16 @@ class NumericBlocks:
            [4., 5.]])
     """
 
-    def __init__(self, columns: Sequence[Column] | np.ndarray, names: Sequence[str]) -> None:
+    def __init__(
+        self, columns: Sequence[Column] | np.ndarray, names: Sequence[str], units: np.ndarray | None = None
+    ) -> None:
         self.columns = columns
         self.names = names
+        self.bent = np.flatnonzero(units) if units is not None else np.empty(0, np.intp)
+        self.units = np.empty(0) if units is None else units[self.bent]
 
     @staticmethod
-    def of(table: Table, names: Sequence[str]) -> NumericBlocks:
+    def of(table: Table, names: Sequence[str], units: np.ndarray | None = None) -> NumericBlocks:
         """Read the named columns of a table.
 
         Parameters
@@ -51,6 +58,8 @@ class NumericBlocks:
             The table.
         names : sequence of str
             Numeric or boolean columns.
+        units : ndarray, optional
+            One a column, as above.
 
         Returns
         -------
@@ -58,8 +67,8 @@ class NumericBlocks:
             The reader.
         """
         if table.matrix is not None and list(names) == table.names:
-            return NumericBlocks(table.matrix, names)
-        return NumericBlocks([table[name] for name in names], names)
+            return NumericBlocks(table.matrix, names, units)
+        return NumericBlocks([table[name] for name in names], names, units)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Copy some rows.
@@ -75,10 +84,13 @@ class NumericBlocks:
             A fresh copy; NaN where missing.
         """
         if isinstance(self.columns, np.ndarray):
-            return np.array(self.columns[start:stop], dtype=np.float64, order="C")
-        block = np.empty((stop - start, len(self.columns)))
-        for j, column in enumerate(self.columns):
-            block[:, j] = column.values[start:stop]
+            block = np.array(self.columns[start:stop], dtype=np.float64, order="C")
+        else:
+            block = np.empty((stop - start, len(self.columns)))
+            for j, column in enumerate(self.columns):
+                block[:, j] = column.values[start:stop]
+        if self.bent.size:
+            block[:, self.bent] = bend(block[:, self.bent], self.units)
         return block
 
     def check_finite(self, start: int, stop: int) -> None:
@@ -102,6 +114,42 @@ class NumericBlocks:
                 "replace it by NaN if it is missing, or by a finite number"
             )
             raise InputError(msg)
+
+
+def bend(values: np.ndarray, unit: np.ndarray | float) -> np.ndarray:
+    """Put values on a signed log scale: ``sign(v) log(1 + |v| / unit)``, linear near 0.
+
+    Parameters
+    ----------
+    values : ndarray
+        In the user's units.
+    unit : float or ndarray
+        Where the scale turns from linear to logarithmic, above 0.
+
+    Returns
+    -------
+    ndarray
+        float64, of the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bend(np.array([-1.0, 0.0, 99.0]), 1.0).round(3).tolist()
+    [-0.693, 0.0, 4.605]
+    """
+    return np.copysign(np.log1p(np.abs(values) / unit), values)
+
+
+def unbend(values: np.ndarray, unit: np.ndarray | float) -> np.ndarray:
+    """Undo :func:`bend`; what would not fit into a float64 is held at its largest power.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unbend(bend(np.array([-1.0, 0.0, 99.0]), 5.0), 5.0).round(9).tolist()
+    [-1.0, 0.0, 99.0]
+    """
+    return np.copysign(np.expm1(np.minimum(np.abs(values), _LARGEST_LOG)) * unit, values)
 
 
 def row_blocks(n: int, width: int) -> Iterator[tuple[int, int]]:
