@@ -122,7 +122,8 @@ class FeedbackHead:
             chosen.append(best)
             alike = np.exp(-((place - place[best]) ** 2).sum(axis=1) / (2 * self._length))
             worth = worth * (1.0 - alike)
-            worth[best] = -1.0
+            # Below all, also once it is like the next ones.
+            worth[chosen] = -1.0
         return np.array(chosen, np.intp)
 
     def calibration(self) -> Floats:
@@ -141,7 +142,7 @@ class FeedbackHead:
         width = int(state["width"])
         return cls(
             np.asarray(state["reference"], np.float64),
-            np.asarray(state["traits"], np.float64).reshape(-1, width),
+            np.asarray(state["traits"], np.float64).reshape(len(state["traits"]), width),
             np.asarray(state["labelled"], np.float64).reshape(-1, 1 + width),
             np.asarray(state["labels"], np.int64),
         )
