@@ -124,6 +124,16 @@ def test_missing_values_reach_every_member():
     assert (found.maps[::5, 2] == 0).all()
 
 
+def test_stacked_members_see_fewer_rows_at_a_time():
+    X = data(3000)
+    ensemble = fit(Autoencoder(training=QUICK), n=4, X=X)
+    one = Autoencoder(training=QUICK, threshold=Conformal(alpha=0.1)).fit(X)
+    assert ensemble._block((5,)) == one._block((5,)) // 4
+    assert fit(InTurn(training=QUICK), n=4)._block((5,)) == one._block((5,))
+    assert fit(Autoencoder(training=QUICK), n=40)._block((5,)) == 256
+    np.testing.assert_array_equal(ensemble.anomaly_score(X)[1700:1900], ensemble.anomaly_score(X[1700:1900]))
+
+
 def test_it_goes_inside_windows():
     series = np.random.default_rng(0).normal(size=(200, 2))
     inner = Ensemble(Autoencoder(training=Training(updates=5)), n=2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from genad.core.stacking import Folded, Looped, Stacked, call, parameters_of, set_state
+from genad.core.stacking import Looped, Stacked, call, parameters_of, set_state
 from genad.data.samples import Batch
 
 
@@ -147,61 +147,3 @@ def test_set_state_lets_buffers_grow_and_holds_parameters():
     state.pop("shift")
     with pytest.raises(KeyError, match="missing tensors"):
         set_state(net, state)
-
-
-class Plain(nn.Module):
-    """Linear layers at two depths, one without a bias, and nothing else that learns."""
-
-    def __init__(self, seed=0):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.encode = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4, bias=False))
-        self.decode = nn.Linear(4, 3)
-        for p in self.parameters():
-            p.data = torch.randn(p.shape, generator=generator)
-
-    def forward(self, x):
-        return self.decode(self.encode(x))
-
-
-@pytest.mark.parametrize("masked", [False, True])
-def test_folded_members_do_what_they_would_do_alone(masked):
-    nets = [Plain(k) for k in range(3)]
-    folded = Folded(nets)
-    own, parts = batches(masked=masked)
-    shared = parts[0]
-    torch.testing.assert_close(folded.call(score, shared), torch.stack([score(net, shared) for net in nets]))
-    expected = torch.stack([score(net, part) for net, part in zip(nets, parts, strict=True)])
-    torch.testing.assert_close(folded.call(score, own, own=True), expected)
-    if not masked:  # with missing values too, each row's mean is its own
-        torch.testing.assert_close(
-            folded.call(lambda net, b: net(b.x), shared), torch.stack([n(shared.x) for n in nets])
-        )
-    value = call(folded, loss, own)
-    torch.testing.assert_close(value, sum(map(loss, nets, parts)))
-    value.backward()
-    for net, part in zip(nets, parts, strict=True):
-        loss(net, part).backward()
-    for name, _ in nets[0].named_parameters():
-        expected = torch.stack([dict(net.named_parameters())[name].grad for net in nets])
-        torch.testing.assert_close(folded.stacked[name.replace(".", "/")].grad, expected)
-
-
-def test_folded_members_come_out_as_ordinary_networks():
-    folded = Folded([Plain(k) for k in range(3)])
-    with torch.no_grad():
-        for value in folded.stacked.values():
-            value.add_(1.0)
-    x = batches()[1][0]
-    again = folded.nets()
-    assert type(again[0].encode[0]) is nn.Linear
-    torch.testing.assert_close(folded.call(score, x), torch.stack([score(net, x) for net in again]))
-    twin = Folded([Plain(9) for _ in range(3)])
-    set_state(twin, folded.state_dict())
-    assert torch.equal(twin.call(score, x), folded.call(score, x))
-
-
-def test_what_may_be_folded():
-    assert Folded.fits(Plain())
-    assert not Folded.fits(Net())  # buffers
-    assert not Folded.fits(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)))

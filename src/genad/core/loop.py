@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genad.core.checkpoint import pack_optimizer, unpack_optimizer
+from genad.core.folding import Folded, merged
 from genad.core.progress import Progress
 from genad.core.stacking import Looped, Members, Stacked, call, parameters_of
 from genad.core.training import Phase, Training, TrainingReport
@@ -55,17 +56,14 @@ class IndexStream:
 
     def at(self, step: int, steps: int) -> Tensor:
         """Return the indices of ``steps`` batches from ``step`` on, shape (steps, members * size)."""
-        position = torch.arange(step * self.size, (step + steps) * self.size)
-        epoch = position // self.n
-        place = position % self.n
-        rows = []
-        for offset in self.offsets.tolist():
-            chosen = torch.empty_like(place)
-            for e in epoch.unique().tolist():
-                here = epoch == e
-                chosen[here] = self._permutation(e)[(place[here] + offset) % self.n]
-            rows.append(chosen.view(steps, self.size))
-        return torch.cat(rows, 1).to(self.device)
+        first, last, n = step * self.size, (step + steps) * self.size, self.n
+        parts = []
+        for epoch in range(first // n, (last - 1) // n + 1):
+            begin, end = max(first - epoch * n, 0), min(last - epoch * n, n)
+            rows = self._permutation(epoch)
+            parts.append(torch.stack([rows.roll(-offset)[begin:end] for offset in self.offsets.tolist()]))
+        batches = torch.cat(parts, 1).view(len(self.offsets), steps, self.size)
+        return batches.transpose(0, 1).reshape(steps, -1).to(self.device)
 
 
 class _Interrupt:
@@ -155,9 +153,10 @@ class TrainingLoop:
         self.verbose, self.title = verbose, title
         self.members = net.size if isinstance(net, Members) else 1
         self.groups = [parameters_of(net, phase.modules) for phase in self.phases]
-        self.optimizers = [
-            _optimizer(phase, training, group) for phase, group in zip(self.phases, self.groups, strict=True)
-        ]
+        # An optimiser has less to do with one tensor than with many; parameters of two phases cannot be in two.
+        self.merged = isinstance(net, Folded) and len(self.phases) == 1
+        moved = [[merged(group)] if self.merged else group for group in self.groups]
+        self.optimizers = [_optimizer(phase, training, group) for phase, group in zip(self.phases, moved, strict=True)]
         self.peaks = [o.param_groups[0]["lr"] for o in self.optimizers]
         # With several phases a backward pass must not leave gradients in parts that another phase owns.
         self.exclusive = len(self.phases) > 1
@@ -258,7 +257,7 @@ class TrainingLoop:
             optimizer, group = self.optimizers[k], self.groups[k]
             self._set_rate(optimizer, self.peaks[k], total)
             for _ in range(phase.repeat):
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=not self.merged)
                 if training.precision == "bfloat16":
                     with torch.autocast(self.device.type, torch.bfloat16):
                         loss = call(self.net, phase.loss, batch)
@@ -331,6 +330,7 @@ class TrainingLoop:
         chosen = self.best or self.average
         for parameter, value in zip(self.net.parameters(), chosen, strict=bool(chosen)):
             parameter.copy_(value)
+        self.net.zero_grad()
         self.net.eval()
         self.net.requires_grad_(requires_grad=False)
 
