@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,9 +32,13 @@ from genad.density.explicit.ppca import PPCA
 from genad.errors import GenadWarning
 from genad.reconstruction.autoencoder.autoencoder import Autoencoder
 from genad.representation import prompting
+from genad.representation.llm.aesop import AESOP
+from genad.representation.llm.dabl import DABL
 
 # Enough to tell a gross anomaly from a normal sample, and quick enough to fit every method many times.
 QUICK = Training(updates=40)
+# Enough to know where in a session the anomaly is.
+LONGER = Training(updates=120, lr=1e-2)
 
 
 def _with_group(array: np.ndarray) -> dict[str, np.ndarray]:
@@ -65,6 +70,9 @@ EXAMPLES = {
         lambda kind: Grouped(Windowed(Autoencoder()) if kind is Kind.SERIES else Autoencoder()),
         {Kind.TABLE: _with_group, Kind.SERIES: _with_entity},
     ),
+    # The fast stage and the verdict are what every detector promises; what a model says of alarms is no part of it.
+    "aesop": Example(lambda kind: AESOP(reasoner=False)),
+    "dabl": Example(lambda kind: DABL(width=16, layers=1, causes=False)),
 }
 
 # Detectors whose training cannot be shortened run on the kind they are meant for alone.
@@ -73,11 +81,41 @@ COSTLY = {"table_committee": (Kind.TABLE,)}
 TABLE_CENTRE = np.array([3.0, -2.0, 50.0, 0.0, 0.01])
 TABLE_SPREAD = np.array([2.0, 0.5, 20.0, 1.0, 0.002])
 # Samples of a fit, chosen so that a fifth of them can calibrate alpha = 0.1.
-SIZES = {Kind.TABLE: 200, Kind.WINDOW: 96, Kind.IMAGE: 64, Kind.VIDEO: 50, Kind.SERIES: 400}
+SIZES = {Kind.TABLE: 200, Kind.WINDOW: 96, Kind.IMAGE: 64, Kind.VIDEO: 50, Kind.SERIES: 400, Kind.LOG: 200}
+#: What no normal session holds.
+CRASH = "fatal error: invalid address, exception in worker"
+# Lines that a few sessions have, the first ones most: fresh sessions hold some that no session of a fit has.
+_PARTS = ("disk", "fan", "port", "cache", "clock", "queue", "shard", "table", "lease")
+REMARKS = [f"{part}_{level}" for part in _PARTS for level in ("notice", "warning", "warned", "warns")]
+
+
+def as_events(sessions: list[list[str]]) -> np.ndarray:
+    """Return sessions as an array of lists, which is indexed and joined as samples of any other kind are."""
+    found = np.empty(len(sessions), object)
+    for i, session in enumerate(sessions):
+        found[i] = session
+    return found
+
+
+def make_sessions(n: int, seed: int) -> np.ndarray:
+    """Draw sessions of a small program: opened, worked on in a loop, sometimes remarked on, and closed."""
+    rng = np.random.default_rng([seed, list(Kind).index(Kind.LOG)])
+    sessions = []
+    for _ in range(n):
+        session = ["open file"]
+        for _ in range(rng.integers(1, 4)):
+            session += ["read block", "check block"] if rng.random() < 0.7 else ["write block"]
+        session.append("close file")
+        if rng.random() < 0.25:
+            session.insert(-1, REMARKS[min(rng.geometric(0.15), len(REMARKS)) - 1])
+        sessions.append(session)
+    return as_events(sessions)
 
 
 def make_normal(kind: Kind, n: int, seed: int) -> np.ndarray:
     """Draw normal samples whose values depend on each other, so that there is something to learn."""
+    if kind is Kind.LOG:
+        return make_sessions(n, seed)
     rng = np.random.default_rng([seed, list(Kind).index(kind)])
     if kind is Kind.TABLE:
         mixing = np.array([[1.0, 0.8, 0.0, -0.6, 0.3], [0.0, 0.6, 1.0, 0.8, -0.9]])
@@ -103,8 +141,10 @@ def make_normal(kind: Kind, n: int, seed: int) -> np.ndarray:
 
 
 def make_anomalous(kind: Kind, n: int, seed: int) -> np.ndarray:
-    """Draw normal samples and push every value six standard deviations up or down."""
+    """Draw normal samples and push every value six standard deviations up or down; or sessions that crash."""
     values = make_normal(kind, n, seed)
+    if kind is Kind.LOG:
+        return as_events([[*session[: 1 + i % 2], CRASH] for i, session in enumerate(values.tolist())])
     spread = TABLE_SPREAD if kind is Kind.TABLE else 2.0
     signs = np.random.default_rng(seed + 1).choice([-1.0, 1.0], values.shape)
     return values + 6.0 * spread * signs
@@ -142,6 +182,8 @@ class Case:
 
     def wrap(self, array: np.ndarray) -> Any:
         """Return the array in the form the detector reads."""
+        if self.kind is Kind.LOG:
+            return array.tolist()
         example = EXAMPLES.get(self.name)
         wrap = None if example is None or example.wrap is None else example.wrap.get(self.kind)
         return array if wrap is None else wrap(array)
@@ -173,8 +215,11 @@ class Case:
 
     @property
     def trained(self) -> Detector:
-        """A detector trained as its method means it on tables; elsewhere that takes too long for a test."""
-        return _fitted(self, None if self.kind is Kind.TABLE else QUICK)
+        """A detector trained as its method means it on tables, longer than quickly on sessions.
+
+        Elsewhere even that takes too long for a test.
+        """
+        return _fitted(self, {Kind.TABLE: None, Kind.LOG: LONGER}.get(self.kind, QUICK))
 
     def copy(self) -> Detector:
         """Return a detector like ``fitted`` that a test may change."""
@@ -182,10 +227,18 @@ class Case:
 
     @staticmethod
     def values(data: Any) -> np.ndarray:
-        """Return data in any form as one array of numbers."""
+        """Return data in any form as one array of numbers; sessions as one of texts."""
+        if isinstance(data, list) and isinstance(data[0], list):
+            return np.array([json.dumps(session) for session in data])
         if hasattr(data, "names") and hasattr(data, "column"):
             return np.column_stack([np.asarray(data.column(name), float) for name in data.names])
         return np.asarray(data)
+
+    def usable(self, data: Any) -> bool:
+        """Say whether all numbers are finite, or all events have a name."""
+        if self.kind is Kind.LOG and isinstance(data, list):
+            return all(isinstance(event, str) and event for session in data for event in session)
+        return bool(np.isfinite(self.values(data)).all())
 
 
 @functools.cache
@@ -199,8 +252,6 @@ def all_cases() -> list[Case]:
         Case(name, kind)
         for name, cls in registered().items()
         for kind in COSTLY.get(name, cls.card.kinds)
-        # Sessions of events are no arrays; their detectors have tests of their own.
-        if kind is not Kind.LOG
         # Detectors of dense samples see a series through Windowed only.
         if kind is not Kind.SERIES or cls.reads_as is Kind.SERIES or (name in EXAMPLES and EXAMPLES[name].wrap)
     ]
@@ -227,17 +278,26 @@ def _scripted_model(monkeypatch):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Hand tests their cases: all, those of independent samples, those of rows, or the classes alone."""
+    """Hand tests their cases: all, those of independent samples, those of rows, or the classes alone.
+
+    Sessions of events take part wherever a sample is a thing to be drawn, shuffled or repeated. Cases of numbers leave
+    them out: an event cannot be half missing, infinite, rounded, or six deviations away.
+    """
     cases = all_cases()
+    numbers = [c for c in cases if c.kind is not Kind.LOG]
     chosen: dict[str, list[Any]] = {
         "case": cases,
         "sample_case": [c for c in cases if c.kind is not Kind.SERIES],
-        "array_case": [c for c in cases if c.takes_arrays],
+        "number_case": numbers,
+        "number_sample_case": [c for c in numbers if c.kind is not Kind.SERIES],
+        "array_case": [c for c in numbers if c.takes_arrays],
+        "log_case": [c for c in cases if c.kind is Kind.LOG],
         "table_case": [c for c in cases if c.kind is Kind.TABLE],
         "series_case": [c for c in cases if c.kind is Kind.SERIES],
         # Tests that fit anew run on the cheap kinds; the rest of the code is the same for all.
-        "refit_case": [c for c in cases if c.kind in (Kind.TABLE, Kind.SERIES)],
-        "refit_sample_case": [c for c in cases if c.kind in (Kind.TABLE, Kind.WINDOW)],
+        "refit_case": [c for c in cases if c.kind in (Kind.TABLE, Kind.SERIES, Kind.LOG)],
+        "refit_sample_case": [c for c in cases if c.kind in (Kind.TABLE, Kind.WINDOW, Kind.LOG)],
+        "refit_number_case": [c for c in cases if c.kind in (Kind.TABLE, Kind.SERIES)],
         # One case a detector is enough where the kind of data plays no part.
         "first_case": list({c.name: c for c in reversed(cases)}.values())[::-1],
     }

@@ -1,7 +1,8 @@
 """A scripted stand-in for the small local model, so that detectors that ask one run the whole suite in seconds.
 
 It reads numbers written in two or three digits: those far from the middle surprise it, and windows that hold some are
-called anomalous. It judges form and numbers only, which is all that the suite asks of a detector.
+called anomalous. Of log lines it knows one alarming word, and a number of its own for every other text. It judges form
+alone, which is all that the suite asks of a detector.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import zlib
 from typing import Any
 
 from genad.foundation.scripted import Scripted
@@ -76,4 +78,10 @@ def answer(messages: list[dict[str, Any]]) -> str:
     return str(far or [max(values, key=lambda v: abs(v - 500))])
 
 
-MODEL = Scripted(answer, log_prob=surprise)
+def word(prompt: str, candidate: str) -> float:
+    """Return the log-probability of the word of a verdict on the text in a prompt, in nats."""
+    opinion = zlib.crc32(prompt.encode()) / 2**32 + 4.0 * ("fatal" in prompt)
+    return opinion if candidate in (" abnormal", " 1") else 0.0
+
+
+MODEL = Scripted(answer, log_prob=surprise, next_token=word)

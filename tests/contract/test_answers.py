@@ -20,6 +20,8 @@ WEAK_RESTORE = {
     ("ano_gan", Kind.VIDEO): _SEARCH,
     **{("f_ano_gan", kind): _SEARCH for kind in (Kind.WINDOW, Kind.IMAGE, Kind.VIDEO)},
 }
+#: Methods whose scores take a few values, so that two thresholds may be the same.
+FEW_LEVELS = ("sig_llm_prompter", "llmad")
 
 
 def test_p_values_of_fresh_normals_are_uniform(table_case):
@@ -50,7 +52,8 @@ def test_p_values_follow_the_scores(case):
         np.testing.assert_array_equal(case.fitted.predict(X) == -1, p <= 0.1)
 
 
-def test_maps_have_the_shape_of_the_data(case):
+def test_maps_have_the_shape_of_the_data(number_case):
+    case = number_case
     X = case.normal(seed=1)
     maps = case.fitted.anomaly_map(case.wrap(X))
     assert maps.shape == X.shape
@@ -113,7 +116,8 @@ def test_explanations_share_out_the_score(case):
         found.explain(len(found))
 
 
-def test_restored_normals_are_near_the_data(case):
+def test_restored_normals_are_near_the_data(number_case):
+    case = number_case
     X = case.normal(seed=1)
     for kind in (case.kind, None):
         if (case.name, kind) in WEAK_RESTORE:
@@ -191,6 +195,7 @@ def test_calibrate_moves_the_threshold_and_not_the_model(case):
     if case.takes_arrays:
         np.testing.assert_array_equal(detector.anomaly_score(X), before)
         assert len(detector.calibration_scores_) == len(case.normal())
-        # Votes and levels are a few values, so that two thresholds may be the same.
-        assert case.name in ("sig_llm_prompter", "llmad") or detector.threshold_.value != case.fitted.threshold_.value
+        # Sessions are alike in part, and alike in their scores.
+        few = case.name in FEW_LEVELS or case.kind is Kind.LOG
+        assert few or detector.threshold_.value != case.fitted.threshold_.value
     assert isinstance(detector.threshold or Conformal(), Conformal)

@@ -88,3 +88,17 @@ def test_traits_are_few_and_lose_nothing(shape: tuple[int, ...], width: int) -> 
     found = map_traits(maps)
     assert found.shape == (4, width)
     np.testing.assert_allclose(found.sum(axis=1), maps.reshape(4, -1).sum(axis=1))
+
+
+def test_a_head_without_traits_is_made_again() -> None:
+    plain = FeedbackHead(SCORES, np.empty((len(SCORES), 0)), np.array([[2.0]]), np.array([0], np.int64))
+    again = FeedbackHead.from_state(plain.state())
+    assert again.traits.shape == (len(SCORES), 0)
+    none = np.empty((3, 0))
+    np.testing.assert_array_equal(again.judge(SCORES[:3], none), plain.judge(SCORES[:3], none))
+
+
+def test_units_that_are_all_alike_are_proposed_once_each() -> None:
+    plain = FeedbackHead(SCORES, np.empty((len(SCORES), 0)), np.empty((0, 1)), np.empty(0, np.int64))
+    chosen = plain.propose(np.repeat([1.0, 5.0], 6), np.empty((12, 0)), 8)
+    assert len(set(chosen.tolist())) == 8

@@ -112,7 +112,7 @@ def test_answers_have_the_shape_of_the_longest_unit(fitted):
     assert found.meta["reasons"] == ["why", "why"]
     assert found.meta["llm_status"] == {"ok": 2}
     part = found.explain(1).parts[0]
-    assert (part.name, part.observed, part.share) == ("event 1", "alarm", 1.0)
+    assert (part.name, part.observed, part.share) == ("event 2", "alarm", 1.0)
 
 
 def test_restoring_asks_nothing(fitted):
@@ -168,6 +168,8 @@ def test_what_a_model_lacks_is_said_before_it_is_asked():
         ({"llm": Scripted(), "budget": 0}, "budget: 0 was given; use a whole number of at least 1"),
         ({"llm": Scripted(), "cache": 3}, "cache: a int was given; use the path of a file"),
         ({"llm": "http://localhost:1/v1"}, "llm_model: none was given"),
+        ({"llm": Scripted(), "llm_model": "qwen3"}, "llm_model: 'qwen3' was given without an address"),
+        ({"llm": Scripted(), "api_key_env": "KEY"}, "api_key_env: 'KEY' was given without an address"),
     ],
 )
 def test_bad_parameters_are_refused(params, message):
@@ -178,6 +180,19 @@ def test_bad_parameters_are_refused(params, message):
 def test_a_budget_holds_for_a_model_that_is_named():
     detector = Counter(llm="http://localhost:1/v1", llm_model="none", budget=7)
     assert detector.language_model().meter.budget == Budget(tokens=7)
+
+
+def test_a_model_of_this_process_computes_where_the_detector_does(monkeypatch):
+    asked = []
+
+    def opened(where, model, **settings):
+        asked.append((where, settings.get("device")))
+        return Scripted()
+
+    monkeypatch.setattr("genad.representation.prompting.open_model", opened)
+    Counter(device="cpu").language_model()
+    Counter(llm="http://localhost:1/v1", llm_model="none", device="cpu").language_model()
+    assert asked == [(None, "cpu"), ("http://localhost:1/v1", None)]
 
 
 def test_answers_are_kept_in_a_file(tmp_path):

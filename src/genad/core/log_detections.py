@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genad.core.detections import Detections, Event, Explanation, Part, merge_runs
+from genad.core.log_words import clipped, reasons_of
 from genad.data.log.counts import UNSEEN_EVENTS
 from genad.errors import InputError
 
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
 
 #: What some methods answer for an event that they did not learn; it is no expectation.
 _NO_EVENT = ("", "an unseen event")
-# Longest text of a message in an explanation, in characters.
-_LONGEST = 200
-# Places or events of a session that are told in words.
-_TOLD = 3
-# Share of the sessions that must have an event before one without it is worth a word, and share that makes it rare.
-_USUAL, _RARE = 0.95, 0.05
-# Share of the score that an event must have to be told.
-_TELLING = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,8 @@ class SessionLine:
 
     Attributes
     ----------
+    place : int
+        Of the event in its session, from 1.
     line : int or None
         Number of its first line in the file, from 1; None for events that come from no log.
     time : datetime64 or None
@@ -52,6 +47,7 @@ class SessionLine:
         The event that was expected in its place; "" where it was expected itself, or where the method does not tell.
     """
 
+    place: int
     line: int | None
     time: Any
     level: str
@@ -61,8 +57,13 @@ class SessionLine:
     unseen: bool
     expected: str
 
+    @property
+    def where(self) -> str:
+        """The place in words: ``'line 17'``, or ``'event 3'`` of a session that comes from no log."""
+        return f"event {self.place}" if self.line is None else f"line {self.line}"
 
-@dataclass
+
+@dataclass(repr=False)
 class LogDetections(Detections):
     """What a detector says of sessions, with the lines behind each.
 
@@ -140,14 +141,21 @@ class LogDetections(Detections):
     # ------------------------------------------------------------------ looking
 
     @property
-    def _read(self) -> Sessions:
+    def read(self) -> Sessions:
+        """The sessions.
+
+        Raises
+        ------
+        InputError
+            When the answer does not hold them.
+        """
         if self.sessions is None:
             raise InputError("sessions: the answer does not hold them; make it with LogDetections.of.")
         return self.sessions
 
     def spans(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
         """Return when each session begins and ends, datetime64, NaT where unknown; None for a log without times."""
-        read = self._read
+        read = self.read
         if read.log is None or read.rows is None or read.log.time is None or np.isnat(read.log.time).all():
             return None
         stamps, starts = read.log.time[read.rows], read.offsets[:-1]
@@ -155,7 +163,7 @@ class LogDetections(Detections):
 
     def line_numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Return the numbers of the first and the last line of each session; None when they come from no log."""
-        read = self._read
+        read = self.read
         if read.log is None or read.rows is None:
             return None
         numbers, starts = read.log.line[read.rows], read.offsets[:-1]
@@ -163,7 +171,7 @@ class LogDetections(Detections):
 
     def event_scores(self, i: int) -> NDArray[np.float64] | None:
         """Return how anomalous each event of session ``i`` is, at least 0; None where the method does not tell."""
-        read, i = self._read, self.position(i)
+        read, i = self.read, self.position(i)
         if self.maps is None:
             return None
         row = np.nan_to_num(np.asarray(self.maps[i], np.float64)).clip(0)
@@ -182,7 +190,7 @@ class LogDetections(Detections):
         return np.where(found >= 0, row[found] / np.maximum(times[found], 1), 0.0)
 
     def _unseen(self, i: int) -> NDArray[np.bool_]:
-        read = self._read
+        read = self.read
         assert self.unseen is not None  # noqa: S101 - made with the sessions
         return self.unseen[read.offsets[i] : read.offsets[i + 1]]
 
@@ -194,7 +202,7 @@ class LogDetections(Detections):
         InputError
             When there is no such session.
         """
-        read, i = self._read, self.position(i)
+        read, i = self.read, self.position(i)
         weights = self.event_scores(i)
         total = 0.0 if weights is None else float(weights.sum())
         shares = np.zeros(len(read[i])) if weights is None or total <= 0 else weights / total
@@ -208,6 +216,7 @@ class LogDetections(Detections):
             level = None if log is None or log.level is None or at is None else log.level[at]
             found.append(
                 SessionLine(
+                    place=k + 1,
                     line=None if log is None or at is None else int(log.line[at]),
                     time=None if stamp is None or np.isnat(stamp) else stamp,
                     level=level or "",
@@ -222,7 +231,7 @@ class LogDetections(Detections):
 
     def _expected(self, i: int) -> list[str]:
         """Return the event that was expected at each place where another one stands, else ""."""
-        n = int(self._read.lengths[i])
+        n = int(self.read.lengths[i])
         if self.expected is None or isinstance(self.expected, dict) or isinstance(self.observed, dict):
             return [""] * n
         pairs = zip(self.observed[i][:n], self.expected[i][:n], strict=True)
@@ -230,15 +239,15 @@ class LogDetections(Detections):
         return found + [""] * (n - len(found))
 
     @property
-    def _holders(self) -> NDArray[np.int64]:
+    def holders(self) -> NDArray[np.int64]:
         """How many of the sessions judged have each event of the vocabulary."""
-        kept: NDArray[np.int64] | None = self.__dict__.get("_holders_")
+        kept: NDArray[np.int64] | None = self.__dict__.get("_holders")
         if kept is None:
-            read = self._read
+            read = self.read
             owner = np.repeat(np.arange(len(read), dtype=np.int64), read.lengths)
             pairs = np.unique(owner * len(read.vocabulary) + read.events)
             kept = np.bincount(pairs % len(read.vocabulary), minlength=len(read.vocabulary))
-            self.__dict__["_holders_"] = kept
+            self.__dict__["_holders"] = kept
         return kept
 
     # ------------------------------------------------------------------ words
@@ -253,64 +262,7 @@ class LogDetections(Detections):
             are off, events that hardly any other session has, and events that nearly all others have and this one has
             not. Texts of the log stand in quotes; they are data.
         """
-        i = self.position(i)
-        lines = self.lines(i)
-        found = []
-        if self.reasons and self.reasons[i]:
-            found.append(_clip(self.reasons[i]))
-        found += _told_unseen(lines)
-        unexpected = sorted((line for line in lines if line.expected), key=lambda line: -line.share)
-        found += [
-            f"{_place(lines, line)}: {_quoted(line.event)} came where {_quoted(line.expected)} was expected"
-            for line in unexpected[:_TOLD]
-            if not line.unseen
-        ]
-        if isinstance(self.observed, dict):
-            found += self._told_counts(i)
-        elif not unexpected:
-            found += self._told_rare(i, lines) + self._told_missing(i)
-        return found or ["no single line stands out; the session is unusual as a whole"]
-
-    def _told_counts(self, i: int) -> list[str]:
-        """Say which events occur more or less often than expected."""
-        if self.maps is None or not isinstance(self.expected, dict) or UNSEEN_EVENTS not in self.names:
-            return []
-        found = []
-        for part in super().explain(i, parts=_TOLD):
-            seen, hoped = float(part.observed or 0), float(part.expected or 0)
-            if part.share >= _TELLING and part.name != UNSEEN_EVENTS and abs(seen - hoped) >= 0.5:
-                found.append(f"{_quoted(part.name)} is there {_times(seen)}, expected {_times(hoped)}")
-        return found
-
-    def _told_rare(self, i: int, lines: list[SessionLine]) -> list[str]:
-        """Say which of the telling events few sessions have, or others have less often."""
-        read, n = self._read, len(self)
-        shares: dict[int, float] = {}
-        for event, line in zip(read[i].tolist(), lines, strict=True):
-            if not line.unseen:
-                shares[event] = shares.get(event, 0.0) + line.share
-        found = []
-        for event, share in sorted(shares.items(), key=lambda pair: -pair[1])[:_TOLD]:
-            have = int(self._holders[event])
-            if share >= _TELLING and have <= max(1, _RARE * n):
-                others = "no other session has" if have == 1 else f"only {have:,} of {n:,} sessions have"
-                found.append(f"{others} {_quoted(read.vocabulary[event])}")
-                continue
-            here = int((read[i] == event).sum())
-            usual = int((read.events == event).sum()) / max(have, 1)
-            if share >= _TELLING and here >= 2 * usual:
-                found.append(f"{_quoted(read.vocabulary[event])} is there {_times(here)}, on average {usual:.1f} times")
-        return found
-
-    def _told_missing(self, i: int) -> list[str]:
-        """Say which events this session lacks that nearly all others have."""
-        read, n = self._read, len(self)
-        usual = np.flatnonzero(self._holders >= max(2.0, _USUAL * n))
-        lacking = [event for event in usual.tolist() if event not in set(read[i].tolist())]
-        return [
-            f"{_quoted(read.vocabulary[event])} is missing, which {self._holders[event]:,} of {n:,} sessions have"
-            for event in lacking[:2]
-        ]
+        return reasons_of(self, self.position(i))
 
     def explain(self, i: int, parts: int | None = None) -> Explanation:
         """Explain session ``i`` line by line: what stands there, what was expected, and its share of the score.
@@ -333,7 +285,7 @@ class LogDetections(Detections):
         lines = self.lines(i)
         order = sorted(range(len(lines)), key=lambda k: -lines[k].share)[: parts or 50]
         found = tuple(
-            Part(_place(lines, lines[k]), _clip(lines[k].text), lines[k].expected or None, None, None, lines[k].share)
+            Part(lines[k].where, clipped(lines[k].text), lines[k].expected or None, None, None, lines[k].share)
             for k in order
         )
         return Explanation(i, float(self.scores[i]), float(self.p_values[i]), found)
@@ -380,37 +332,3 @@ class LogDetections(Detections):
             told[self.top(10)] = True
         table["why"] = np.array(["; ".join(self.why(i)) if told[i] else "" for i in range(len(self))], object)
         return table
-
-
-def _told_unseen(lines: list[SessionLine]) -> list[str]:
-    places: dict[str, list[SessionLine]] = {}
-    for line in lines:
-        if line.unseen:
-            places.setdefault(line.event, []).append(line)
-    told = []
-    for event, held in list(places.items())[:_TOLD]:
-        often = f", {_times(len(held))}" if len(held) > 1 else ""
-        hoped = f", where {_quoted(held[0].expected)} was expected" if held[0].expected else ""
-        told.append(f"never learnt: {_quoted(event)} ({_place(lines, held[0])}{often}){hoped}")
-    if len(places) > _TOLD:
-        told.append(f"and {len(places) - _TOLD} further events that were never learnt")
-    return told
-
-
-def _place(lines: list[SessionLine], line: SessionLine) -> str:
-    return f"event {lines.index(line) + 1}" if line.line is None else f"line {line.line}"
-
-
-def _times(n: float) -> str:
-    shown = f"{n:.0f}" if abs(n - round(n)) < 0.05 else f"{n:.1f}"
-    return "once" if shown == "1" else f"{shown} times"
-
-
-def _clip(text: str) -> str:
-    """Return a text on one line, shortened."""
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-def _quoted(text: str) -> str:
-    return f"'{_clip(text)}'"

@@ -18,20 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genad.errors import InputError
-from genad.foundation.batching import batches, common_start, padded
 from genad.foundation.constrained import write_json
 from genad.foundation.decoding import Writer, character_mask, pick
 from genad.foundation.gguf import smollm2_path
 from genad.foundation.llama import LINEAR_MAPS, Llama, LoRA
 from genad.foundation.llm import CAPABILITIES, Prompt, Reply, ReplyStatus, TokenScores, as_messages
+from genad.foundation.local_reading import Reader
 from genad.foundation.local_weights import LoadedModel, load_model
 from genad.foundation.model import Model
 from genad.foundation.schema import Schema
 from genad.foundation.tokens import Tokens
 from genad.foundation.usage import Meter
-
-_LOGIT_ROWS = 512  # positions whose scores over the vocabulary are held at once
-_BATCH_TOKENS = 1024  # tokens computed at once; more is no faster on a processor
 
 
 class LocalModel(Model):
@@ -221,15 +218,16 @@ class LocalModel(Model):
             raise InputError("prompt: an empty text was given; give at least one character.")
         self._check_length(len(ids) + max_tokens, "prompt")
         mask = None if characters is None else character_mask(self.tokens, characters)
+        tensor = self._reader.tensor
         generator = torch.Generator().manual_seed(seed)
         rows: list[list[int]] = [[] for _ in range(samples)]
         with self.meter.call(samples) as tally, self._computing():
             cache = self.net.new_cache(1, len(ids))
-            hidden = self.net(self._tensor([ids]), cache, self.adapters)[:, -1].expand(samples, -1)
+            hidden = self.net(tensor([ids]), cache, self.adapters)[:, -1].expand(samples, -1)
             cache = cache.repeated(samples, max_tokens)
             for step in range(max_tokens):
                 if step:
-                    hidden = self.net(self._tensor([row[-1:] for row in rows]), cache, self.adapters)[:, -1]
+                    hidden = self.net(tensor([row[-1:] for row in rows]), cache, self.adapters)[:, -1]
                 for row, token in zip(rows, pick(self.net.logits(hidden), mask, temperature, generator), strict=True):
                     row.append(token)
                 if mask is None and all(self.tokens.end in row for row in rows):
@@ -247,7 +245,7 @@ class LocalModel(Model):
         begin = [self.tokens.begin] if self.tokens.begin is not None else []
         before = [ids or begin for ids in before]
         pairs = [(prefix, ids) for prefix, (ids, _) in zip(before, coded, strict=True)]
-        found = self._scores(pairs)
+        found = self._read(pairs)
         spans = [np.asarray(spans, dtype=np.int64).reshape(-1, 2) for _, spans in coded]
         return [TokenScores(scores, where) for scores, where in zip(found, spans, strict=True)]
 
@@ -261,23 +259,17 @@ class LocalModel(Model):
             raise InputError("prompts: an empty one was given; each needs at least one character.")
         if all(len(answer) == 1 for answer in answers):
             wanted = torch.tensor([answer[0] for answer in answers])
-            return self._last(before, wanted)
-        scores = self._scores([(prefix, answer) for prefix in before for answer in answers])
+            for ids in before:
+                self._check_length(len(ids), "texts")
+            return self._reader.last(before, wanted)
+        scores = self._read([(prefix, answer) for prefix in before for answer in answers])
         return np.array([values.sum() for values in scores]).reshape(len(prompts), len(candidates))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the mean of the last hidden states of each text, at length 1; the tail of a long text is left out."""
         room = self._room
         coded = [ids[:room] or [self.tokens.end] for ids, _ in self.tokens.encode_many(texts)]
-        out = np.zeros((len(texts), self.net.shape.width), dtype=np.float32)
-        for rows in batches([len(ids) for ids in coded], _BATCH_TOKENS):
-            with self.meter.call(len(rows)) as tally, self._computing():
-                tally.tokens_in = sum(len(coded[row]) for row in rows)
-                hidden = self.net(self._filled([coded[row] for row in rows]), None, self.adapters)
-                for row, states in zip(rows, hidden, strict=True):
-                    mean = states[: len(coded[row])].mean(0)
-                    out[row] = (mean / mean.norm()).cpu().numpy()
-        return out
+        return self._reader.means(coded)
 
     def answer_loss(self, prompts: Sequence[Prompt], answers: Sequence[str], adapters: LoRA) -> Tensor:
         """Return the mean surprise of the answers' tokens in nats, to be made small by training the adapters.
@@ -305,16 +297,16 @@ class LocalModel(Model):
         """
         if len(prompts) != len(answers) or not prompts:
             raise InputError(f"answers: {len(answers)} were given for {len(prompts)} prompts; give one for each.")
-        total, count = torch.zeros((), device=self.net.embedding.device), 0
+        reader, total, count = self._reader, torch.zeros((), device=self.net.embedding.device), 0
         pairs = []
         for prompt, answer in zip(prompts, answers, strict=True):
             tail = [] if isinstance(prompt, str) else [self.tokens.end]
             pairs.append((self._prompt_ids(prompt), self.tokens.encode(answer) + tail))
             self._check_length(len(pairs[-1][0]) + len(pairs[-1][1]), "prompts")
-        hidden = self.net(self._filled([before + after for before, after in pairs]), None, adapters)
+        hidden = self.net(reader.filled([before + after for before, after in pairs]), None, adapters)
         for states, (before, after) in zip(hidden, pairs, strict=True):
             scores = self.net.logits(states[len(before) - 1 : len(before) + len(after) - 1]).log_softmax(-1)
-            total = total - scores.gather(1, self._tensor(after)[:, None]).sum()
+            total = total - scores.gather(1, reader.tensor(after)[:, None]).sum()
             count += len(after)
         return total / count
 
@@ -325,6 +317,17 @@ class LocalModel(Model):
     @property
     def _loaded(self) -> LoadedModel:
         return load_model(self._file, self.device)
+
+    @property
+    def _reader(self) -> Reader:
+        return Reader(self.net, self.adapters, self.tokens.pad, self.meter, self._computing)
+
+    def _read(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[NDArray[np.float64]]:
+        """Return the log-probabilities of the second part of each pair."""
+        for before, after in pairs:
+            # The last token is scored and never read.
+            self._check_length(len(before) + len(after) - 1 if after else 0, "texts")
+        return self._reader.scores(pairs)
 
     @property
     def _room(self) -> int:
@@ -348,64 +351,3 @@ class LocalModel(Model):
             begin = [self.tokens.begin] if self.tokens.begin is not None else []
             return begin + self.tokens.encode(prompt)
         return self.tokens.encode_chat(as_messages(prompt))
-
-    def _tensor(self, ids: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor(ids, dtype=torch.long, device=self.net.embedding.device)
-
-    def _filled(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        # What is filled in at the end no token of a row sees.
-        return padded(rows, self.tokens.pad, self.net.embedding.device)
-
-    def _hidden(self, rows: Sequence[list[int]], most: int) -> Iterator[tuple[list[int], int, Tensor]]:
-        """Yield batches: which rows, how many of their first tokens (``most`` at most) are left out, hidden states."""
-        for row in rows:
-            self._check_length(len(row), "texts")
-        shared, begun = common_start(rows, most), None
-        for batch in batches([len(row) - shared for row in rows], _BATCH_TOKENS):
-            with self.meter.call(len(batch)) as tally, self._computing():
-                tally.tokens_in = sum(len(rows[row]) for row in batch)
-                ids, cache = self._filled([rows[row][shared:] for row in batch]), None
-                if shared:
-                    if begun is None:
-                        begun = self.net.new_cache(1, shared)
-                        self.net(self._tensor([rows[0][:shared]]), begun, self.adapters)
-                    cache = begun.repeated(len(batch), ids.shape[1])
-                hidden = self.net(ids, cache, self.adapters)
-            yield batch, shared, hidden
-
-    def _last(self, rows: Sequence[list[int]], wanted: Tensor) -> NDArray[np.float64]:
-        """Return the log-probabilities (rows, wanted) of tokens right after the rows."""
-        out = np.zeros((len(rows), len(wanted)))
-        for batch, shared, hidden in self._hidden(rows, min(map(len, rows), default=0) - 1):
-            ends = torch.tensor([len(rows[row]) - shared - 1 for row in batch])
-            with torch.inference_mode():
-                scores = self.net.logits(hidden[torch.arange(len(batch)), ends]).log_softmax(-1)
-            out[batch] = scores[:, wanted].double().cpu().numpy()
-        return out
-
-    def _scores(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[NDArray[np.float64]]:
-        """Return the log-probabilities of the second part of each pair; NaN where nothing stands before."""
-        out = [np.full(len(after), np.nan) for _, after in pairs]
-        # The last token is scored and never read, so it is not computed.
-        chosen = [i for i, (before, after) in enumerate(pairs) if len(before) + len(after) > 1 and after]
-        rows = [(pairs[i][0] + pairs[i][1])[:-1] for i in chosen]
-        if not rows:
-            return out
-        # States from the last token before each text on are needed.
-        most = min(max(len(pairs[i][0]) - 1, 0) for i in chosen)
-        for batch, shared, hidden in self._hidden(rows, most):
-            for place, states in zip(batch, hidden, strict=True):
-                before, after = pairs[chosen[place]]
-                first = max(len(before), 1)
-                states = states[first - 1 - shared : len(rows[place]) - shared]
-                ids = self._tensor((before + after)[first:])
-                out[chosen[place]][first - len(before) :] = self._chosen(states, ids)
-        return out
-
-    def _chosen(self, states: Tensor, ids: Tensor) -> NDArray[np.float64]:
-        parts = []
-        with torch.inference_mode():
-            for some, wanted in zip(states.split(_LOGIT_ROWS), ids.split(_LOGIT_ROWS), strict=True):
-                scores = self.net.logits(some)
-                parts.append(scores.gather(1, wanted[:, None])[:, 0] - scores.logsumexp(-1))
-        return torch.cat(parts).double().cpu().numpy()

@@ -18,6 +18,7 @@ from genad.core.calibration import Conformal
 from genad.core.detector import Detector
 from genad.core.inference import Answer, Want
 from genad.core.parameters import check_whole
+from genad.core.runtime import resolve_device
 from genad.core.splits import Labels
 from genad.core.training import Phase
 from genad.data.adapters import Adapter, Loaded
@@ -250,7 +251,9 @@ class PromptDetector(Detector):
         if model is None:
             if self.llm is None or isinstance(self.llm, str | Path):
                 meter = Meter(None if self.budget is None else Budget(tokens=self.budget))
-                model = open_model(self.llm, self.llm_model, api_key_env=self.api_key_env, meter=meter)
+                # A model of this process computes where the adapters are that a method may train for it.
+                place = {} if self._names_address() else {"device": str(resolve_device(self.device))}
+                model = open_model(self.llm, self.llm_model, api_key_env=self.api_key_env, meter=meter, **place)
             else:
                 model = self.llm
             need(model, *self.needs, who=self.name)
@@ -260,6 +263,9 @@ class PromptDetector(Detector):
                 model = Cached(model, self.cache)
             self.__dict__["_model"] = model
         return model
+
+    def _names_address(self) -> bool:
+        return isinstance(self.llm, str) and self.llm.startswith(("http://", "https://"))
 
     @property
     def labelled_anomalies(self) -> list[Any]:
@@ -274,11 +280,13 @@ class PromptDetector(Detector):
                 f"llm: a {type(self.llm).__name__} was given; use an address, the path of a GGUF file, a model of "
                 "genad.foundation.llm.open_model, or None for the small local model."
             )
-        address = isinstance(self.llm, str) and self.llm.startswith(("http://", "https://"))
+        address = self._names_address()
         if isinstance(self.llm, str | Path) and not address and not Path(self.llm).exists():
             raise InputError(f"llm: {str(self.llm)!r} is neither an address (http://...) nor a file or folder.")
         if self.api_key_env is not None and not address:
             raise InputError(f"api_key_env: {self.api_key_env!r} was given without an address; give llm='http://...'.")
+        if self.llm_model is not None and not address:
+            raise InputError(f"llm_model: {self.llm_model!r} was given without an address; give llm='http://...'.")
         if self.budget is not None:
             check_whole(self, "budget")
         if self.cache is not None and not isinstance(self.cache, str | Path):
@@ -321,12 +329,13 @@ class PromptDetector(Detector):
         self.bounds_, self.pixels_ = np.full(1, np.nan), None
         with self._scoring():
             self.absorb(self.net_, held)
-        scores, every = self._run(held, known=True).scores, None
+        answer, every = self._run(held, known=True), None
+        self._keep_traits(answer)
         if labels.any_anomaly and getattr(self.threshold or Conformal(), "needs_labels", False):
             rows = np.flatnonzero(labels.anomalous)
             every = np.full(len(labels.values), np.nan)
             every[rows] = self._run(Subset(samples, torch.from_numpy(rows))).scores
-        self._set_calibration(scores, labels, every)
+        self._set_calibration(answer.scores, labels, every)
 
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
         """Ask about every unit; reasons and states of the last call stay in ``reasons_`` and ``status_``."""

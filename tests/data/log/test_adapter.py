@@ -27,7 +27,7 @@ def test_codes_leave_room_for_nothing_and_the_unseen():
     assert batch.x.tolist() == [[2, 3, 4], [2, 4, 0], [3, 0, 0]]
     assert batch.mask.tolist() == [[True] * 3, [True, True, False], [True, False, False]]
     assert adapter.transform(TEST).samples.stretch(0, 1).x.tolist() == [[3, 1, 2, 4]]
-    assert adapter.names == ["event 0", "event 1", "event 2", "event 3"]
+    assert adapter.names == ["event 1", "event 2", "event 3", "event 4"]
 
 
 def test_batches_in_any_order_are_the_stretches():

@@ -117,7 +117,7 @@ def test_the_last_decision_counts_in_any_dress(answer, status):
 @pytest.mark.parametrize(("steps", "decision"), [(0, 0), (2, 0), (3, 0), (4, 1)])
 def test_a_decision_never_comes_late_unnoticed(steps, decision, monkeypatch):
     clock = iter([10.0, 10.0 + 0.5 * steps])
-    monkeypatch.setattr("genad.representation.llm.aesop.monotonic", lambda: next(clock))
+    monkeypatch.setattr("genad.representation.llm.aesop_reasoner.monotonic", lambda: next(clock))
     detector, _ = make(lambda m: "DECISION: 0", step_seconds=0.5, patience=3)
     detector.anomaly_score(sessions(ODD[:1]))
     assert (detector.decisions_, detector.latencies_) == ([decision], [steps])
@@ -223,6 +223,8 @@ def test_a_sentence_model_tells_odd_scenes_apart_and_survives_saving(tmp_path):
         ({"patience": 0}, "patience: 0"),
         ({"step_seconds": 0}, "step_seconds: 0"),
         ({"embedder": 3}, "embedder: 3"),
+        ({"embedder": "no such folder"}, "embedder: 'no such folder' was given; use 'minilm', the folder"),
+        ({"store": "memory"}, "store: 'memory' was given; use None, a path that ends in .vectors or .db"),
         ({"embedder": lambda texts: np.zeros((1, 2))}, "embedder: it gave shape"),
     ],
 )
@@ -234,3 +236,15 @@ def test_parameters_are_checked(settings, words_of_it):
 def test_a_model_that_cannot_chat_is_refused():
     with pytest.raises(CapabilityError, match="aesop needs chat"):
         make(llm=Scripted(capabilities=["embedding"]))
+
+
+def test_texts_that_look_alike_to_the_embedder_are_remembered_once():
+    def lower(texts):
+        return Scripted().embed([text.lower() for text in texts])
+
+    words = [f"{word} of unit {i}" for i, word in enumerate(["alpha", "beta", "gamma", "delta", "omega"] * 4)]
+    sessions = [[text] for text in words] + [[text.upper()] for text in words]
+    detector = AESOP(reasoner=False, embedder=lower, threshold=Conformal(alpha=0.2)).fit(sessions)
+    assert len(detector.net_.vectors) == len(words)
+    # Had each found its twin when it was left out, the level would be that of an observation that finds itself.
+    assert float(detector.net_.alarm) > -0.99

@@ -15,8 +15,9 @@ from genad.core.training import Training
 from genad.data.process import read_process
 from genad.errors import InputError
 from genad.foundation.scripted import Scripted
-from genad.representation.llm.dabl import DABL, _Lessons
+from genad.representation.llm.dabl import DABL
 from genad.representation.llm.tiny_lm import ANOMALOUS, LAST, NORMAL, UNSEEN, Speech, TinyLM, answer_targets
+from genad.representation.llm.trace_lessons import Lessons
 from genad.representation.llm.traces import END, KINDS, Cause, TraceMutator, edit_distance, read_cause
 
 # ---------------------------------------------------------------------- a play-out of process trees
@@ -152,7 +153,7 @@ def test_only_the_answers_carry_loss():
 
 def test_lessons_are_balanced_and_in_many_wordings():
     traces = played(100)
-    lessons = _Lessons(traces, TraceMutator(traces, ["stranger"]), Speech(sorted({n for t in traces for n in t})))
+    lessons = Lessons(traces, TraceMutator(traces, ["stranger"]), Speech(sorted({n for t in traces for n in t})))
     rng = np.random.default_rng(0)
     pairs = [pair for trace in traces for pair in lessons.pairs(trace, rng)]
     answers = [tuple(answer) for _, answer in pairs]
@@ -249,7 +250,7 @@ def test_saving_gives_the_same_scores(fitted, tmp_path):
 
 
 def test_likelihood_as_the_score(fitted):
-    other = DABL(score="likelihood", width=16, training=Training(updates=30), threshold=Conformal(alpha=0.1))
+    other = DABL(score_by="likelihood", width=16, training=Training(updates=30), threshold=Conformal(alpha=0.1))
     other.fit([list(trace) for trace in played(200)])
     trace = [list(played(1)[0])]
     assert other.anomaly_score(trace)[0] == pytest.approx(float(other.anomaly_map(trace)[0].max()), rel=1e-5)
@@ -346,7 +347,7 @@ def test_the_labelled_process(data_dir):
     ("settings", "words"),
     [
         ({"tuning": "full"}, "tuning: 'full'"),
-        ({"score": "odds"}, "score: 'odds'"),
+        ({"score_by": "odds"}, "score_by: 'odds'"),
         ({"width": 20}, "width: 20 was given; use a multiple of 8"),
         ({"layers": 0}, "layers: 0"),
         ({"causes": "yes"}, "causes: 'yes'"),

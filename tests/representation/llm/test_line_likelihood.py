@@ -107,7 +107,7 @@ def test_each_different_new_transition_is_read_once():
 
 def test_the_map_adds_up_and_points_at_the_event(fitted):
     session = ["open file", "panic", "close file"]
-    mean = make(score="mean", llm=flat(2.0)).fit(NORMAL)
+    mean = make(score_by="mean", llm=flat(2.0)).fit(NORMAL)
     maps = mean.anomaly_map([session, ["open file"]])
     assert maps[0].argmax() in (1, 2)
     assert maps[0].sum() / 4 == pytest.approx(mean.anomaly_score([session])[0], rel=1e-6)
@@ -147,7 +147,7 @@ def test_a_spent_budget_leaves_the_counts():
     [
         ({"window": 0}, "window: 0 was given; use a whole number of at least 1"),
         ({"shots": 0}, "shots: 0 was given; use a whole number of at least 1"),
-        ({"score": "sum"}, "score: 'sum' was given; use 'max' or 'mean'"),
+        ({"score_by": "sum"}, "score_by: 'sum' was given; use 'max' or 'mean'"),
         ({"strength": 0}, r"strength: 0 was given; use a number in \(0, inf\)"),
     ],
 )

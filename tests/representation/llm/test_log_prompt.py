@@ -192,7 +192,7 @@ def test_reasons_are_asked_for_suspicious_lines_alone():
 
 
 def test_labels_can_be_asked_for_although_the_model_tells_probabilities():
-    detector = fit(make(capabilities=("chat", "next_token"), model={"next_token": word}, score="label"))
+    detector = fit(make(capabilities=("chat", "next_token"), model={"next_token": word}, score_by="label"))
     assert detector.anomaly_score([["disk failed"]]).tolist() == [1.0]
 
 
@@ -280,7 +280,7 @@ def test_a_spent_budget_leaves_the_rest_marked():
     ("params", "message"),
     [
         ({"strategy": "tot"}, "strategy: 'tot' was given; use 'cot' or 'self' or 'in_context'"),
-        ({"score": "best"}, "score: 'best' was given"),
+        ({"score_by": "best"}, "score_by: 'best' was given"),
         ({"ceiling": 0}, "ceiling: 0 was given"),
         ({"shots": 0}, "shots: 0 was given"),
         ({"retries": -1}, "retries: -1 was given; use a whole number of at least 0"),
@@ -295,7 +295,7 @@ def test_bad_parameters_are_refused(params, message):
 
 def test_models_that_cannot_do_it_are_refused():
     with pytest.raises(CapabilityError, match="log_prompt needs next_token"):
-        fit(make(score="log_odds"))
+        fit(make(score_by="log_odds"))
     with pytest.raises(CapabilityError, match="log_prompt needs chat"):
         fit(make(capabilities=("embedding",)))
     with pytest.raises(CapabilityError, match="log_prompt needs chat"):

@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 import genad
 from genad.core.calibration import Conformal, FixedValue
+from genad.core.splits import read_labels
 from genad.core.training import Training
 from genad.data.log import Log
 from genad.errors import InputError, MissingExtraError
@@ -16,6 +17,7 @@ from genad.foundation.scripted import Scripted
 from genad.foundation.usage import Budget, Meter
 from genad.representation.llm.unstable_logs import UnstableLogs, evolve, sequence_text
 from genad.representation.prompting import from_buffer
+from genad.representation.units import UnitSamples
 
 NORMAL = [["open file", "close file"], ["open file", "read block", "close file"]] * 50
 ODD = [["open file", "disk crash"], ["crash at start"]]
@@ -185,6 +187,16 @@ def tuned():
         "lora", rank=4, threshold=Conformal(alpha=0.1), training=Training(updates=8, batch_size=4, lr=3e-3)
     )
     return detector.fit(*labelled())
+
+
+def test_what_the_model_reads_alike_is_taught_once():
+    sessions = [["open file", *["read block"] * n, "close file"] for n in range(3, 9)] * 3 + ODD
+    detector = UnstableLogs("lora", longest=25)
+    detector.device_, detector.seed_, n = "cpu", 0, len(sessions)
+    samples = UnitSamples(sessions)
+    train, _ = detector._split(samples, read_labels([0] * (n - len(ODD)) + [1] * len(ODD), n))
+    texts = [sequence_text(sessions[i], 25) for i in train.indices.tolist()]
+    assert len(set(texts)) == len(texts) < len({tuple(session) for session in sessions})
 
 
 def test_fine_tuning_learns_the_class_token(tuned):

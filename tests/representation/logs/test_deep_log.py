@@ -121,7 +121,7 @@ def test_events_of_held_out_sessions_alone_are_unseen():
 
 
 def test_the_rule_of_the_paper(fitted):
-    detector = fit(score="rank", threshold=FixedValue(2))
+    detector = fit(score_by="rank", threshold=FixedValue(2))
     good, odd, crash = detector.anomaly_score([A, ["open", "flush", "read", "close"], ["open", "crash", "close"]])
     assert good <= 2 < odd <= 6
     # An unseen event is no candidate, however few events there are.
@@ -130,7 +130,7 @@ def test_the_rule_of_the_paper(fitted):
 
 
 def test_mean_and_maximum(fitted):
-    twin = fit(score="mean")
+    twin = fit(score_by="mean")
     torch.testing.assert_close(twin.net_.head.weight, fitted.net_.head.weight)
     steps = fitted.anomaly_map([A])[0]
     assert twin.anomaly_score([A])[0] == pytest.approx(steps.sum() / 5, rel=1e-5)
@@ -158,9 +158,9 @@ def test_detect_and_explain(fitted):
     found = fitted.detect([A, ["open", "crash", "close"]])
     assert found.is_anomaly.tolist() == [False, True]
     top = found.explain(1).parts[0]
-    assert (top.name, top.observed, top.lower) == ("event 1", "crash", None)
+    assert (top.name, top.observed, top.lower) == ("event 2", "crash", None)
     assert top.expected in ("an unseen event", "read", "write")
-    assert found.columns()["top_feature"][1] == "event 1"
+    assert found.columns()["top_feature"][1] == "event 2"
 
 
 def test_foretelling(fitted):
@@ -248,7 +248,7 @@ def test_unknown_and_padding_codes_do_not_meet():
     [
         ({"window": 0}, "window: 0 was given"),
         ({"candidates": 0}, "candidates: 0"),
-        ({"score": "sum"}, "score: 'sum' was given; use 'max' or 'mean' or 'rank'"),
+        ({"score_by": "sum"}, "score_by: 'sum' was given; use 'max' or 'mean' or 'rank'"),
         ({"hide": 1.0}, r"hide: 1.0 was given; use a number in \[0, 1\)"),
         ({"ends": 1}, "ends: 1 was given; use True or False"),
         ({"layers": 0}, "layers: 0"),

@@ -82,6 +82,8 @@ def test_lines_of_a_log_by_meaning():
 def test_parameters_that_cannot_be_used(normal):
     with pytest.raises(InputError, match="embedder: 3 was given; use 'minilm'"):
         LineEmbedding(embedder=3).fit(normal)
+    with pytest.raises(InputError, match="embedder: 'no such folder' was given"):
+        LineEmbedding(embedder="no such folder").fit(normal)
     with pytest.raises(InputError, match="raw: 1 was given; use True or False"):
         LineEmbedding(embedder=embed, raw=1).fit(normal)
     with pytest.raises(InputError, match="neighbours: 0"):

@@ -163,7 +163,9 @@ def test_a_model_without_likelihoods_is_refused_at_once():
     model = Scripted(["1"], capabilities=["chat"])
     with pytest.raises(CapabilityError, match="sig_llm needs log_likelihood"):
         SigLLM(llm=model).fit(wave(200))
-    SigLLM(llm=Scripted({"": "50,"}, capabilities=["chat"]), score="forecast", window=20, threshold=TENTH).fit(wave(60))
+    SigLLM(llm=Scripted({"": "50,"}, capabilities=["chat"]), score_by="forecast", window=20, threshold=TENTH).fit(
+        wave(60)
+    )
 
 
 def test_a_saved_detector_gives_the_same_scores(tmp_path, monkeypatch):
@@ -280,7 +282,7 @@ def test_the_budget_stops_forecasts_too():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"score": "nll"}, "score: 'nll' was given; use 'likelihood' or 'forecast'"),
+        ({"score_by": "nll"}, "score_by: 'nll' was given; use 'likelihood' or 'forecast'"),
         ({"digits": 0}, "digits: 0"),
         ({"digits": 10}, "digits: 10"),
         ({"decimals": -1}, "decimals: -1"),

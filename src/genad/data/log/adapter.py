@@ -128,7 +128,7 @@ class SessionAdapter(_EventReader):
     @property
     def names(self) -> list[str]:
         """Names of the places of a session."""
-        return [f"event {i}" for i in range(self.longest)]
+        return [f"event {i}" for i in range(1, self.longest + 1)]
 
     def fit(self, X: Sessions) -> Loaded:
         """Learn the vocabulary."""

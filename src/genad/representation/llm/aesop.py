@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from time import monotonic
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,20 +19,16 @@ from genad.data.kinds import Kind
 from genad.data.log.adapter import embedded
 from genad.data.samples import Samples
 from genad.errors import InputError
-from genad.foundation.answers import Answer, ask
 from genad.foundation.exact_store import ExactStore
-from genad.foundation.forms import Parsed
-from genad.foundation.llm import BudgetExhausted, Cancelled, LanguageModel
+from genad.foundation.llm import LanguageModel
 from genad.foundation.model import Model
-from genad.foundation.prompts import load_prompt
-from genad.foundation.schema import AnswerError
 from genad.foundation.store import VectorStore, open_store
+from genad.representation.embedders import as_embedder
+from genad.representation.llm.aesop_reasoner import CONTINUE, Alarm, Reasoner
 from genad.representation.prompting import PromptDetector, PromptNet, Verdicts, from_buffer, padded, to_buffer
 from genad.representation.units import lines_of, units_of
 
 _NOBODY = Model("no reasoner")
-_CONTINUE = 0
-_DECISION = re.compile(r"DECISION\s*:\s*\**\s*<?\s*([+-]?\d+)", re.IGNORECASE)
 _SHOWN = 3  # nearest normal observations that the reasoner sees
 _CHARACTERS = 2000  # of an observation that are embedded
 
@@ -47,7 +39,7 @@ class MemoryNet(PromptNet):
     Attributes
     ----------
     vectors : float32 Tensor of shape (N, d)
-        At length 1; no two of the same text.
+        At length 1; no two of the same text, nor equal ones.
     texts : uint8 Tensor
     alarm : float64 Tensor
         Scores above it are alarms.
@@ -97,7 +89,8 @@ class AESOP(PromptDetector):
     Each observation (a line or event of a session) is embedded and compared with the normal ones, without writing a
     word: its score is minus the mean cosine similarity to the nearest, in [-1, 1]. The level of the alarm comes from
     the normal observations alone: each is scored against all others, and the conformal quantile at 1 - ``epsilon`` is
-    taken; equal texts are remembered once, since an observation that finds itself would set the level to -1. A session
+    taken; equal texts, and texts with equal vectors, are remembered once, since an observation that finds itself would
+    set the level to -1. A session
     has the score of its most unusual observation, and the map has those of all, above -1.
 
     For a session above the alarm, and for no other, the reasoner is shown that observation, why it was flagged, and a
@@ -190,26 +183,22 @@ class AESOP(PromptDetector):
                 f"conservative: {self.conservative!r} was given; there are {len(self.fallbacks)} fallbacks, numbered "
                 "from 1."
             )
-        self._embed()
+        where = str(self.store)
+        if self.store is not None and not (where.endswith((".vectors", ".db")) or "://" in where):
+            raise InputError(
+                f"store: {self.store!r} was given; use None, a path that ends in .vectors or .db, or the address of a "
+                "server."
+            )
+        as_embedder(self.embedder)
         super()._check_parameters()
 
     def language_model(self) -> LanguageModel:
         """Return the reasoner."""
         return super().language_model() if self.reasoner else _NOBODY
 
-    def _embed(self) -> Callable[[list[str]], Any]:
-        given = self.embedder
-        if isinstance(given, str | Path):
-            from genad.foundation.sentence import SentenceModel
-
-            return SentenceModel(None if given == "minilm" else given).embed
-        given = getattr(given, "embed", given)
-        if not callable(given):
-            raise InputError(
-                f"embedder: {self.embedder!r} was given; use 'minilm', the folder of a sentence model, or a function "
-                "from a list of texts to an array of vectors."
-            )
-        return given
+    @property
+    def _reasoner(self) -> Reasoner:
+        return Reasoner(self.task, self.fallbacks, self.conservative, self.step_seconds, self.patience)
 
     # ------------------------------------------------------------------ the memory
 
@@ -230,9 +219,13 @@ class AESOP(PromptDetector):
         known = set(held)
         fresh = [line for line in dict.fromkeys(line[:_CHARACTERS] for line in lines) if line not in known]
         if fresh:
-            vectors = torch.from_numpy(embedded(fresh, self._embed()).astype(np.float32)).to(net.vectors.device)
+            found = embedded(fresh, as_embedder(self.embedder)).astype(np.float32)
+            vectors = torch.from_numpy(found).to(net.vectors.device)
             texts = held + fresh
             vectors = torch.cat([net.vectors, vectors]) if held else vectors
+            # Texts that only differ in what the embedder does not see would find each other when one is left out.
+            places = _first_of_each(vectors.cpu().numpy())
+            texts, vectors = [texts[i] for i in places.tolist()], vectors[torch.from_numpy(places)]
             if len(texts) > self.size:
                 kept = np.linspace(0, len(texts) - 1, self.size).astype(int)
                 texts, vectors = [texts[i] for i in kept], vectors[torch.from_numpy(kept)]
@@ -302,7 +295,7 @@ class AESOP(PromptDetector):
         """Return scores of the fast stage, lowered where the reasoner dismissed the alarm."""
         units = [[line[:_CHARACTERS] for line in lines_of(unit)] for unit in units]
         distinct = list(dict.fromkeys(line for unit in units for line in unit))
-        vectors = embedded(distinct, self._embed(), net.vectors.shape[1]).astype(np.float32)
+        vectors = embedded(distinct, as_embedder(self.embedder), net.vectors.shape[1]).astype(np.float32)
         values = dict(zip(distinct, self._scores(net, distinct, vectors, left_out=known).tolist(), strict=True))
         places = {line: i for i, line in enumerate(distinct)}
         maps = padded([[values[line] + 1.0 for line in unit] for unit in units])
@@ -315,58 +308,15 @@ class AESOP(PromptDetector):
         asked = list(dict.fromkeys(worst[i] for i in alarms))
         rows = vectors[[places[line] for line in asked]]
         near = self._neighbours(net, asked, rows, _SHOWN, left_out=False) if asked else []
-        questions = [
-            {
-                "task": self.task,
-                "patience": self.patience,
-                "observation": line,
-                "score": round(values[line], 3),
-                "alarm": round(level, 3),
-                "nearest": [f"{text} [{similarity:.3f}]" for text, similarity in row],
-                "fallbacks": "\n".join(f"{i} {text}" for i, text in enumerate(self.fallbacks, 1)),
-            }
-            for line, row in zip(asked, near, strict=True)
-        ]
-        answers = dict(zip(asked, self._decide(model, questions), strict=True))
+        raised = [Alarm(line, values[line], level, row) for line, row in zip(asked, near, strict=True)]
+        answers = dict(zip(asked, self._reasoner.decide(model, raised), strict=True))
         for i in alarms:
-            decision, status[i], reasons[i], steps = answers[worst[i]]
-            self.decisions_[i], self.latencies_[i] = decision, steps
-            if decision == _CONTINUE:
+            decision = answers[worst[i]]
+            status[i], reasons[i] = decision.status, decision.reason
+            self.decisions_[i], self.latencies_[i] = decision.number, decision.steps
+            if decision.number == CONTINUE:
                 scores[i] = min(scores[i], float(net.typical))
         return Verdicts(scores, reasons, status, maps)
-
-    def _decide(self, model: LanguageModel, questions: Sequence[dict[str, Any]]) -> list[tuple[int, str, str, int]]:
-        """Return decision, state, reason and steps of each alarm; one that came too late is the conservative one."""
-        prompt = load_prompt("aesop", "decide")
-
-        def one(fields: dict[str, Any]) -> tuple[int, str, str, int]:
-            begin = monotonic()
-            try:
-                answer = ask(model, prompt, fields, read=self._read, fallback=(self.conservative, ""))
-            except (BudgetExhausted, Cancelled) as error:
-                answer = Answer((self.conservative, str(error)), "unasked")
-            steps = int(np.ceil((monotonic() - begin) / self.step_seconds))
-            decision, reason = answer.value
-            if steps > self.patience and answer.usable:
-                late = f"The decision {decision} came after {steps} steps, {self.patience} being allowed. {reason}"
-                return self.conservative, "fallback", late, steps
-            return decision, answer.status, reason or "No valid decision came; the alarm stands.", steps
-
-        if model.concurrency <= 1 or len(questions) <= 1:
-            return [one(fields) for fields in questions]
-        with ThreadPoolExecutor(min(model.concurrency, len(questions))) as pool:
-            return list(pool.map(one, questions))
-
-    def _read(self, text: str) -> Parsed:
-        """Read the decision of the last line that has one, and the words before it."""
-        found = list(_DECISION.finditer(text))
-        if not found:
-            raise AnswerError("it has no line 'DECISION: <number>'")
-        decision = int(found[-1][1])
-        if not 0 <= decision <= len(self.fallbacks):
-            raise AnswerError(f"the decision {decision} is not one of 0 to {len(self.fallbacks)}")
-        plain = f"DECISION: {decision}"
-        return Parsed((decision, text[: found[-1].start()].strip() or plain), not text.rstrip().endswith(plain))
 
     def nearest(self, X: Any, i: int, k: int = 3) -> list[tuple[str, str, float]]:
         """Return for each observation of session ``i`` its nearest normal ones.
@@ -390,7 +340,7 @@ class AESOP(PromptDetector):
         if not -len(units) <= i < len(units):
             raise InputError(f"i: {i!r} was given; the data have {len(units)} sessions.")
         lines = list(dict.fromkeys(line[:_CHARACTERS] for line in lines_of(units[i])))
-        vectors = embedded(lines, self._embed(), net.vectors.shape[1]).astype(np.float32)
+        vectors = embedded(lines, as_embedder(self.embedder), net.vectors.shape[1]).astype(np.float32)
         near = self._neighbours(net, lines, vectors, k, left_out=False)
         order = np.argsort(-self._scores(net, lines, vectors, left_out=False), kind="stable")
         return [(lines[j], text, similarity) for j in order.tolist() for text, similarity in near[j]]
@@ -399,7 +349,7 @@ class AESOP(PromptDetector):
         """Return sessions with every observation above the alarm replaced by the nearest normal one."""
         units = [[line[:_CHARACTERS] for line in lines_of(unit)] for unit in units]
         distinct = list(dict.fromkeys(line for unit in units for line in unit))
-        vectors = embedded(distinct, self._embed(), net.vectors.shape[1]).astype(np.float32)
+        vectors = embedded(distinct, as_embedder(self.embedder), net.vectors.shape[1]).astype(np.float32)
         scores = self._scores(net, distinct, vectors, left_out=False)
         near = self._neighbours(net, distinct, vectors, 1, left_out=False)
         level = float(net.alarm)
@@ -414,6 +364,11 @@ def _quantile(scores: NDArray[np.float64], epsilon: float) -> float:
     """Return the conformal quantile: the score of rank ceil((n + 1)(1 - epsilon)), the highest when n is too small."""
     rank = min(int(np.ceil((len(scores) + 1) * (1.0 - epsilon))), len(scores))
     return float(np.sort(scores)[rank - 1])
+
+
+def _first_of_each(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the positions of vectors that differ by more than rounding, the first of equal ones, in their order."""
+    return np.sort(np.unique(np.round(vectors, 3), axis=0, return_index=True)[1])
 
 
 def _shrunk(vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,14 +23,13 @@ from genad.data.samples import Batch, Samples, Subset
 from genad.errors import InputError
 from genad.foundation.answers import ask_each
 from genad.foundation.closed_set import class_scores
-from genad.foundation.forms import Parsed
 from genad.foundation.llm import LanguageModel
 from genad.foundation.local_lm import LocalModel
 from genad.foundation.model import Model
-from genad.foundation.prompts import PromptTemplate, load_prompt
-from genad.foundation.schema import AnswerError
-from genad.representation.llm.tiny_lm import ANOMALOUS, FIRST_ACTIVITY, NORMAL, UNSEEN, Pair, Speech, TinyLM
-from genad.representation.llm.traces import Cause, Trace, TraceMutator, aligned, edit_distance, read_cause
+from genad.foundation.prompts import load_prompt
+from genad.representation.llm.tiny_lm import ANOMALOUS, FIRST_ACTIVITY, NORMAL, UNSEEN, Speech, TinyLM
+from genad.representation.llm.trace_lessons import VERDICTS, Lessons, parsed_cause, question, surprise_of_activities
+from genad.representation.llm.traces import Cause, Trace, TraceMutator, aligned, edit_distance
 from genad.representation.prompting import (
     PromptDetector,
     PromptNet,
@@ -44,8 +43,6 @@ from genad.representation.units import TemplateAdapter, text_array, units_of
 
 _TINY = Model("a tiny model of this process")
 _STRANGER = "(an activity of another process)"
-_LABELS = {False: "The trace is normal.", True: "The trace is anomalous."}
-_VERDICTS, _CAUSES = 4, 2  # wordings of the questions in the pack
 _CAUSE_TOKENS = 8
 _VARIANTS, _FAR = 200, 20  # normal traces that restorations come from, and how far off they may be
 
@@ -88,41 +85,6 @@ class AdapterNet(nn.Module):
         super().__init__()
         self.adapters = adapters
         self.register_buffer("variants", torch.zeros(0, dtype=torch.uint8))
-
-
-@dataclass
-class _Lessons:
-    """What is learnt of traces: questions about them and about anomalies made of them, with the answers.
-
-    Attributes
-    ----------
-    traces : list of traces
-        All samples, by position.
-    mutator : TraceMutator
-        Of the training traces.
-    speech : Speech
-    """
-
-    traces: list[Trace]
-    mutator: TraceMutator
-    speech: Speech
-
-    def pairs(self, trace: Trace, rng: np.random.Generator) -> list[Pair]:
-        """Return what the tiny model learns of a normal trace: two verdicts, a cause, and the trace itself."""
-        pairs = [self.speech.verdict(trace, anomalous=False), self.speech.recall(trace)]
-        made = self.mutator.mutate(trace, rng)
-        if made is not None:
-            pairs += [self.speech.verdict(made[0], anomalous=True), self.speech.cause(*made)]
-        return pairs
-
-    def words(self, trace: Trace, rng: np.random.Generator) -> list[tuple[list[dict[str, str]], str]]:
-        """Return the same in words, each question in a random wording."""
-        lessons = [(_question(_wording("verdict", rng, _VERDICTS), trace), _LABELS[False])]
-        made = self.mutator.mutate(trace, rng)
-        if made is not None:
-            lessons.append((_question(_wording("verdict", rng, _VERDICTS), made[0]), _LABELS[True]))
-            lessons.append((_question(_wording("cause", rng, _CAUSES), made[0]), str(made[1])))
-        return lessons
 
 
 @register(
@@ -172,7 +134,7 @@ class DABL(PromptDetector):
     ----------
     tuning : {"tiny", "lora", "none"}
         Which model is asked: a tiny one of this process, the local one with adapters, or ``llm`` as it is.
-    score : {"verdict", "likelihood"}
+    score_by : {"verdict", "likelihood"}
         The verdict, or the surprise of the most surprising activity in nats; the latter needs a model that gives
         likelihoods.
     causes : bool
@@ -197,7 +159,7 @@ class DABL(PromptDetector):
     """
 
     tuning: str = "tiny"
-    score: str = "verdict"
+    score_by: str = "verdict"
     causes: bool = field(default=True, kw_only=True)
     width: int = field(default=64, kw_only=True)
     layers: int = field(default=2, kw_only=True)
@@ -210,7 +172,7 @@ class DABL(PromptDetector):
 
     def _check_parameters(self) -> None:
         check_choice(self, "tuning", ("tiny", "lora", "none"))
-        check_choice(self, "score", ("verdict", "likelihood"))
+        check_choice(self, "score_by", ("verdict", "likelihood"))
         check_whole(self, "width", "layers", "rank")
         if self.width % 8:
             raise InputError(f"width: {self.width!r} was given; use a multiple of 8.")
@@ -228,9 +190,9 @@ class DABL(PromptDetector):
                 f"llm: {model.name} cannot be tuned here; use tuning='none' with it, or llm=None or the path of a GGUF "
                 "file for tuning='lora' (without a cache)."
             )
-        wanted = "next_token" if self.score == "verdict" else "log_likelihood"
+        wanted = "next_token" if self.score_by == "verdict" else "log_likelihood"
         if wanted not in model.capabilities:
-            raise InputError(f"llm: {model.name} does not offer {wanted}, which score={self.score!r} needs.")
+            raise InputError(f"llm: {model.name} does not offer {wanted}, which score_by={self.score_by!r} needs.")
         return model
 
     def unit_adapter(self) -> Adapter:
@@ -258,7 +220,7 @@ class DABL(PromptDetector):
         while isinstance(root, Subset):
             root = root.samples
         traces = [tuple(unit) for unit in units_of(samples)]
-        lessons = _Lessons([tuple(unit) for unit in units_of(root)], TraceMutator(traces, [_STRANGER]), self._speech)
+        lessons = Lessons([tuple(unit) for unit in units_of(root)], TraceMutator(traces, [_STRANGER]), self._speech)
         if isinstance(net, TinyLM):
             net.trained[FIRST_ACTIVITY:] = False
             net.trained[[lessons.speech.code(name) for name in lessons.mutator.activities]] = True
@@ -274,7 +236,7 @@ class DABL(PromptDetector):
 
     def loss(self, net: Any, batch: Batch) -> Tensor:
         """Return the mean surprise of the answers about normal traces and anomalies made of them."""
-        lessons: _Lessons = self.__dict__["_lessons"]
+        lessons: Lessons = self.__dict__["_lessons"]
         # Drawn by the loop's generator, so that a seed decides the anomalies too.
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
         traces = [lessons.traces[int(i)] for i in batch.x[:, 0].tolist()]
@@ -300,7 +262,7 @@ class DABL(PromptDetector):
         else:
             found, surprise = self._judgement(net, model, traces)
         scores = np.array([found[trace] for trace in traces], np.float64)
-        if self.score == "likelihood":
+        if self.score_by == "likelihood":
             highest = {trace: max(values, default=np.nan) for trace, values in surprise.items()}
             scores = np.array([highest[trace] for trace in traces], np.float64)
         # While the threshold is set, nobody reads causes.
@@ -317,7 +279,7 @@ class DABL(PromptDetector):
     def _reason(odds: float, cause: Cause | None) -> str:
         if np.isnan(odds):
             return ""
-        return f"{_LABELS[bool(odds > 0)]} {cause}" if cause is not None else _LABELS[bool(odds > 0)]
+        return f"{VERDICTS[bool(odds > 0)]} {cause}" if cause is not None else VERDICTS[bool(odds > 0)]
 
     def _tiny_judgement(self, net: TinyLM, traces: list[Trace]) -> tuple[dict[Trace, float], dict[Trace, list[float]]]:
         speech = self._speech
@@ -346,14 +308,14 @@ class DABL(PromptDetector):
         if "next_token" in asked.capabilities:
 
             def verdicts(some: list[Trace]) -> NDArray[np.float64]:
-                prompts = [_question(prompt, trace) for trace in some]
-                return class_scores(asked, prompts, [_LABELS[True]], [_LABELS[False]])
+                prompts = [question(prompt, trace) for trace in some]
+                return class_scores(asked, prompts, [VERDICTS[True]], [VERDICTS[False]])
 
             odds = scored_once(verdicts, traces)
         surprise = {trace: [0.0] * len(trace) for trace in traces}
-        if "log_likelihood" in asked.capabilities and (self.score == "likelihood" or self.tuning == "lora"):
+        if "log_likelihood" in asked.capabilities and (self.score_by == "likelihood" or self.tuning == "lora"):
             for trace in surprise:
-                surprise[trace] = _surprise(asked, trace)
+                surprise[trace] = surprise_of_activities(asked, trace)
         return dict(zip(traces, odds.tolist(), strict=True)), surprise
 
     def _causes(self, net: Any, model: LanguageModel, traces: list[Trace]) -> list[tuple[Cause | None, str]]:
@@ -368,7 +330,7 @@ class DABL(PromptDetector):
             if "chat" not in asked.capabilities:
                 return [(None, "ok")] * len(traces)
             rows = [{"trace": list(trace)} for trace in traces]
-            answers = ask_each(asked, load_prompt("dabl", "cause_1"), rows, read=_read, fallback=None)
+            answers = ask_each(asked, load_prompt("dabl", "cause_1"), rows, read=parsed_cause, fallback=None)
             found = [(answer.value, answer.status) for answer in answers]
         # A cause that names what neither the trace nor the process has is dropped; the verdict stays.
         return [
@@ -399,29 +361,3 @@ class DABL(PromptDetector):
                     break
             nearest[trace] = best
         return [list(nearest[tuple(unit)]) for unit in units]
-
-
-def _question(prompt: PromptTemplate, trace: Sequence[str]) -> list[dict[str, str]]:
-    return prompt.render(trace=list(trace)).messages
-
-
-def _wording(name: str, rng: np.random.Generator, count: int) -> PromptTemplate:
-    return load_prompt("dabl", f"{name}_{int(rng.integers(count)) + 1}")
-
-
-def _read(text: str) -> Parsed:
-    cause = read_cause(text)
-    if cause is None:
-        raise AnswerError("it has none of the sentences")
-    return Parsed(cause, repaired=text.strip() != str(cause))
-
-
-def _surprise(model: LanguageModel, trace: Trace) -> list[float]:
-    """Return the surprise of each activity in nats after those before it."""
-    text, spans = "", []
-    for name in trace:
-        begin = len(text)
-        text += f" {name};"
-        spans.append((begin, len(text)))
-    scores = model.log_likelihood([text], ["The activities of a normal case:"])[0]
-    return [scores.within(*span) for span in spans]

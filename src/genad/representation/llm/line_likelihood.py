@@ -169,7 +169,7 @@ class LineLikelihood(PromptDetector):
     nothing. The figures that follow are of single trials, which no benchmark of the project repeats. Where every new
     transition is an alarm anyway the model adds nothing to the counts: on HDFS sequences with the texts of their
     templates AUROC 0.9989 and AP 0.996 (template-count PCA 0.9980 and 0.992), but 0.9993 and 0.997
-    with one constant for all new transitions; with ``score="mean"`` it does add, 0.9992 against 0.9956. On single
+    with one constant for all new transitions; with ``score_by="mean"`` it does add, 0.9992 against 0.9956. On single
     lines of BGL, where long new templates count as more surprising than short ones, 0.974 against 0.981 of the counts.
     The model's likelihood without any counts reached 0.87 (max) and 0.98 (mean) on HDFS.
 
@@ -177,7 +177,7 @@ class LineLikelihood(PromptDetector):
     ----------
     window : int
         Events looked back; longer contexts fall back to shorter ones where they were never seen.
-    score : {"max", "mean"}
+    score_by : {"max", "mean"}
         Surprise of the most surprising event, or the mean of all.
     strength : float
         Weight of the model, in observations; above 0.
@@ -199,7 +199,7 @@ class LineLikelihood(PromptDetector):
     """
 
     window: int = 1
-    score: str = "max"
+    score_by: str = "max"
     strength: float = field(default=1.0, kw_only=True)
     shots: int = field(default=8, kw_only=True)
 
@@ -207,7 +207,7 @@ class LineLikelihood(PromptDetector):
 
     def _check_parameters(self) -> None:
         check_whole(self, "window", "shots")
-        check_choice(self, "score", ("max", "mean"))
+        check_choice(self, "score_by", ("max", "mean"))
         check_number(self, "strength", "(0, inf)")
         super()._check_parameters()
 
@@ -232,7 +232,7 @@ class LineLikelihood(PromptDetector):
         judged = {session: self._judged(normal, session, read) for session in sessions}
         found = [judged[tuple(unit)] for unit in units]
         maps = [[*row[:-2], row[-2] + row[-1]] for row, _, _ in found]
-        pooled = [max(row) if self.score == "max" else sum(row) / len(row) for row, _, _ in found]
+        pooled = [max(row) if self.score_by == "max" else sum(row) / len(row) for row, _, _ in found]
         return Verdicts(np.array(pooled), [why for _, why, _ in found], [state for _, _, state in found], padded(maps))
 
     def _judged(

@@ -73,7 +73,7 @@ class RunAdapter(UnitAdapter):
 @register(
     Card(
         title="Face It Yourselves: An LLM-Based Two-Stage Strategy to Localize Configuration Errors via Logs",
-        authors="Shan, Chen, Liu, Peng, Zhang, et al.",
+        authors="Shan, Huo, Su, Li, Li, Zheng",
         venue="ISSTA",
         year=2024,
         family=Family.LANGUAGE_MODEL,
@@ -135,7 +135,7 @@ class LogConfigLocalizer(PromptDetector):
 
     References
     ----------
-    Shan, Chen, Liu, Peng, Zhang, Tan and Zheng, Face it yourselves: an LLM-based two-stage strategy to localize
+    Shan, Huo, Su, Li, Li and Zheng, Face it yourselves: an LLM-based two-stage strategy to localize
     configuration errors via logs, ISSTA 2024.
     """
 

@@ -90,7 +90,7 @@ class LineVerdict:
 @register(
     Card(
         title="Interpretable Online Log Analysis Using Large Language Models with Prompt Strategies",
-        authors="Liu, Tao, Meng, Wang, Zhao, Chen, et al.",
+        authors="Liu, Tao, Meng, Wang, Ma, Chen, Zhao, Yang, Jiang",
         venue="ICPC",
         year=2024,
         family=Family.LANGUAGE_MODEL,
@@ -129,7 +129,7 @@ class LogPrompt(PromptDetector):
         Written rules; the best of several wordings of the task, which the model itself proposes in ``fit`` and which
         are ranked by readable answers, then by agreement with the labels given or, without these, with each other;
         or examples with the categories 0 and 1.
-    score : {"auto", "log_odds", "label"}
+    score_by : {"auto", "log_odds", "label"}
         Log-odds of the label, or the label that is written; "auto" takes log-odds where the model tells them.
     ceiling : int
         Characters of lines in a prompt.
@@ -153,7 +153,7 @@ class LogPrompt(PromptDetector):
     >>> from genad.foundation.scripted import Scripted
     >>> def word(prompt, candidate):
     ...     return -1.0 if ("disk failed" in prompt) == (candidate == " abnormal") else -4.0
-    >>> detector = LogPrompt(llm=Scripted(next_token=word), score="log_odds")
+    >>> detector = LogPrompt(llm=Scripted(next_token=word), score_by="log_odds")
     >>> detector = detector.fit([["disk ready", "job started"]] * 500)
     >>> detector.anomaly_score([["job started"], ["disk ready", "disk failed"]]).tolist()
     [0.0, 6.0]
@@ -167,7 +167,7 @@ class LogPrompt(PromptDetector):
     """
 
     strategy: str = "cot"
-    score: str = "auto"
+    score_by: str = "auto"
     ceiling: int = field(default=3000, kw_only=True)
     examples: Any = field(default=None, kw_only=True)
     shots: int = field(default=4, kw_only=True)
@@ -178,7 +178,7 @@ class LogPrompt(PromptDetector):
 
     def _check_parameters(self) -> None:
         check_choice(self, "strategy", ("cot", "self", "in_context"))
-        check_choice(self, "score", ("auto", "log_odds", "label"))
+        check_choice(self, "score_by", ("auto", "log_odds", "label"))
         check_whole(self, "ceiling", "shots")
         check_whole(self, "retries", low=0)
         if not isinstance(self.reasons, bool):
@@ -192,16 +192,16 @@ class LogPrompt(PromptDetector):
         super()._check_parameters()
 
     def language_model(self) -> LanguageModel:
-        """Return the language model, which can do what ``score``, ``strategy`` and ``reasons`` ask for."""
+        """Return the language model, which can do what ``score_by``, ``strategy`` and ``reasons`` ask for."""
         model = super().language_model()
-        if self.score == "log_odds":
+        if self.score_by == "log_odds":
             need(model, "next_token", who=self.name)
         if not self._by_odds(model) or self.strategy == "self" or self.reasons:
             need(model, "chat", who=self.name)
         return model
 
     def _by_odds(self, model: LanguageModel) -> bool:
-        return self.score == "log_odds" or (self.score == "auto" and "next_token" in model.capabilities)
+        return self.score_by == "log_odds" or (self.score_by == "auto" and "next_token" in model.capabilities)
 
     # ------------------------------------------------------------------ fit
 

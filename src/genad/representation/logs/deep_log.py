@@ -96,7 +96,7 @@ class DeepLog(SessionDetector):
 
     **When to use.** Sessions whose events follow a program: HDFS blocks, requests, process cases. On 5,000 HDFS
     sessions after 2,855 normal ones: AUROC 0.999, and F1 0.983 at the conformal threshold of alpha = 0.01; with
-    ``score="rank"`` 0.998 and 0.993. Counts of templates do as well there.
+    ``score_by="rank"`` 0.998 and 0.993. Counts of templates do as well there.
 
     **When it fails.** Interleaved sessions of a log that has no ids; events whose order is free; templates that
     change with each release, since all new ones are anomalous: on lines of BGL in windows of 20, AUROC 0.96 when
@@ -109,7 +109,7 @@ class DeepLog(SessionDetector):
         Events that the network looks back.
     candidates : int
         How many of the most likely events count as expected.
-    score : {"max", "mean", "rank"}
+    score_by : {"max", "mean", "rank"}
         Surprise of the most surprising event, mean surprise of all, both in nats; or the paper's rule: the worst rank
         of an event among those foretold, from 1. Then ``threshold=FixedValue(9)`` flags sessions with an event that is
         not among the 9 most likely.
@@ -138,7 +138,7 @@ class DeepLog(SessionDetector):
 
     window: int = 10
     candidates: int = 9
-    score: str = "max"
+    score_by: str = "max"
     ends: bool = field(default=True, kw_only=True)
     hidden: int = field(default=64, kw_only=True)
     layers: int = field(default=2, kw_only=True)
@@ -152,7 +152,7 @@ class DeepLog(SessionDetector):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_whole(self, "window", "candidates", "hidden", "layers", "embedding")
-        check_choice(self, "score", ("max", "mean", "rank"))
+        check_choice(self, "score_by", ("max", "mean", "rank"))
         check_number(self, "hide", "[0, 1)")
         if not isinstance(self.ends, bool):
             raise InputError(f"ends: {self.ends!r} was given; use True or False.")
@@ -245,9 +245,9 @@ class DeepLog(SessionDetector):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Compute score, map and restored session from one pass."""
         surprise, rank, likely, counts = self._surprise(net, batch)
-        if self.score == "rank":
+        if self.score_by == "rank":
             score = rank.amax(1)
-        elif self.score == "mean":
+        elif self.score_by == "mean":
             score = surprise.sum(1) / counts.sum(1).clamp_min(1)
         else:
             score = surprise.amax(1)

@@ -35,7 +35,7 @@ class FollowsNet(nn.Module):
 
 @register(
     Card(
-        title="Directly-follows frequencies of a process",
+        title="Workflow Mining: Discovering Process Models from Event Logs",
         authors="van der Aalst, Weijters, Maruster",
         venue="TKDE",
         year=2004,

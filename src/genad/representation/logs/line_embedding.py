@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +11,10 @@ from torch import Tensor
 from genad.core.registry import Card, Family, register
 from genad.data.adapters import Adapter
 from genad.data.kinds import Kind
-from genad.data.log.adapter import Embedder, EmbeddingAdapter
+from genad.data.log.adapter import EmbeddingAdapter
 from genad.density.implicit.nearest_memory import NearestMemory
 from genad.errors import InputError
+from genad.representation.embedders import as_embedder
 from genad.representation.logs.session_detector import SessionDetector
 
 # Vectors of length 1 closer than this are of one text, whatever else was embedded along with it.
@@ -23,7 +23,7 @@ _SAME = 1e-3
 
 @register(
     Card(
-        title="Distance to the nearest normal log lines in the space of a sentence model",
+        title="Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks",
         authors="Reimers, Gurevych",
         venue="EMNLP",
         year=2019,
@@ -69,6 +69,11 @@ class LineEmbedding(SessionDetector, NearestMemory):
     >>> detector = LineEmbedding(embedder=embed).fit(sessions)
     >>> detector.anomaly_score([["seek", "read"], ["panic", "alarm"]]).round(2).tolist()
     [0.0, 0.16]
+
+    References
+    ----------
+    Reimers and Gurevych, Sentence-BERT: sentence embeddings using Siamese BERT-networks, EMNLP 2019 (the embeddings;
+    the distance to the nearest ones is older).
     """
 
     embedder: Any = field(default="minilm", kw_only=True)
@@ -78,30 +83,16 @@ class LineEmbedding(SessionDetector, NearestMemory):
         super()._check_parameters()
         if not isinstance(self.raw, bool):
             raise InputError(f"raw: {self.raw!r} was given; use True or False.")
-        self._embed()
-
-    def _embed(self) -> Embedder:
-        given = self.embedder
-        if isinstance(given, str | Path):
-            from genad.foundation.sentence import SentenceModel
-
-            return SentenceModel(None if given == "minilm" else given).embed
-        given = getattr(given, "embed", given)
-        if not callable(given):
-            raise InputError(
-                f"embedder: {self.embedder!r} was given; use 'minilm', the folder of a sentence model, or a function "
-                "from a list of texts to an array of vectors."
-            )
-        return given
+        as_embedder(self.embedder)
 
     def session_adapter(self) -> Adapter:
         """Return the unfitted bridge from sessions to their embeddings."""
-        return EmbeddingAdapter(embed=self._embed(), raw=self.raw)
+        return EmbeddingAdapter(embed=as_embedder(self.embedder), raw=self.raw)
 
     def set_fitted_state(self, state: dict[str, Any]) -> None:
         """Put back what ``fitted_state`` returned, and the embedder by its name."""
         super().set_fitted_state(state)
-        self.adapter_.embed = self._embed()  # type: ignore[attr-defined]
+        self.adapter_.embed = as_embedder(self.embedder)  # type: ignore[attr-defined]
 
     def _pass_over(self, distance: Tensor, index: Tensor, *, known: bool) -> tuple[Tensor, Tensor]:
         return super()._pass_over(torch.where(distance < _SAME, 0.0, distance), index, known=known)

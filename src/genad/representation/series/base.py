@@ -154,6 +154,7 @@ class LanguageSeriesDetector(SeriesDetector, PromptDetector):
         # Every call costs, so the labelled steps are judged only for a rule that learns from them.
         if not getattr(self.threshold, "needs_labels", False):
             labels = read_labels(None, len(labels.values))
+        self.__dict__.pop("calibration_scores_", None)
         super()._calibrate(held, samples, labels)
 
     def _tracks(self, values: Floats, parts: Sequence[tuple[int, int]]) -> list[Track]:
@@ -162,6 +163,8 @@ class LanguageSeriesDetector(SeriesDetector, PromptDetector):
 
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
         """Judge all stretches; a step that no window holds, or that the model did not judge, gets NaN."""
+        # What is judged before there are calibration scores is what they are to be made of.
+        known = known or not hasattr(self, "calibration_scores_")
         windows = as_windows(samples)
         values, parts = _observed(windows), stretches(windows)
         n, channels = values.shape

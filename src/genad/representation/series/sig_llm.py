@@ -52,13 +52,13 @@ class SigLLM(LanguageSeriesDetector):
     """Score each step by how surprising its digits are to a language model that has read the steps before.
 
     Each channel is written as whole numbers of a few digits with commas between them, digit by digit a token. With
-    ``score="likelihood"`` the score of a step is the surprise of its number and the comma after it, in nats::
+    ``score_by="likelihood"`` the score of a step is the surprise of its number and the comma after it, in nats::
 
         s_t = -sum_k log p(digit_k of x_t | digits before it, the numbers before it)
 
     added up over the channels and smoothed over time. The model is not trained: fit learns the range of the digits and
     keeps the end of the normal data as what the model reads before the first steps of a new series. With
-    ``score="forecast"`` it is the paper's detector: ``samples`` continuations are drawn, of digits and commas alone
+    ``score_by="forecast"`` it is the paper's detector: ``samples`` continuations are drawn, of digits and commas alone
     where the model can be held to them, the first ``keep`` numbers of each are read, and the score is the distance from
     their median. The paper's rule for flags is replaced by the calibrated threshold; its likelihood variant is genad's.
 
@@ -76,7 +76,7 @@ class SigLLM(LanguageSeriesDetector):
 
     Parameters
     ----------
-    score : {"likelihood", "forecast"}
+    score_by : {"likelihood", "forecast"}
         Needs a model with ``"log_likelihood"``, or one that writes.
     digits : int
         Digits of a number, 1 to 9: the range of normal values takes half of the numbers there are, and values beyond
@@ -112,7 +112,7 @@ class SigLLM(LanguageSeriesDetector):
     Gruver, Finzi, Qiu and Wilson (2023), Large language models are zero-shot time series forecasters, NeurIPS.
     """
 
-    score: str = "likelihood"
+    score_by: str = "likelihood"
     digits: int = 2
     decimals: int | None = field(default=None, kw_only=True)
     overlap: float = field(default=0.5, kw_only=True)
@@ -126,10 +126,10 @@ class SigLLM(LanguageSeriesDetector):
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
         """What the model must be able to do."""
-        return ("chat",) if self.score == "forecast" else ("log_likelihood",)
+        return ("chat",) if self.score_by == "forecast" else ("log_likelihood",)
 
     def _check_parameters(self) -> None:
-        check_choice(self, "score", ("likelihood", "forecast"))
+        check_choice(self, "score_by", ("likelihood", "forecast"))
         check_code(self)
         check_number(self, "overlap", "(0, 1)")
         check_number(self, "smoothing", "[0, 1]")
@@ -153,7 +153,7 @@ class SigLLM(LanguageSeriesDetector):
 
     def judge_tracks(self, net: Any, model: LanguageModel, tracks: Sequence[Track]) -> list[Judged]:
         """Return the surprise of each value in nats, or its distance from the forecast."""
-        judge = self._surprise if self.score == "likelihood" else self._distance
+        judge = self._surprise if self.score_by == "likelihood" else self._distance
         found = judge(net, model, tracks)
         for judged in found:
             judged.scores = smoothed(judged.scores, float(net.span))
