@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.common import quiet, timed
 from benchmarks.image_sets import IMAGES, listed, pictures
+from benchmarks.images import cpu_timed
 from benchmarks.rows import Rows
 
 SEARCHING = ("ano_gan",)
@@ -35,16 +36,22 @@ def row_by_row(detector: Any, X: np.ndarray) -> np.ndarray:
     return np.array(scores)
 
 
-def search(name: str, n: int, loop: int, px: int) -> dict[str, object]:
+def search(name: str, n: int, loop: int, px: int, runs: int = 3) -> dict[str, object]:
     """Compare the batched latent search of n images with a loop over the first few of them, per image."""
     import genad
 
     train, test = _images(n, px)
     detector = genad.create(name, random_state=0, training=genad.Training(updates=50)).fit(train)
     detector.anomaly_score(test[:16])
-    scores, batched = timed(lambda: detector.anomaly_score(test))
-    single, looped = timed(lambda: row_by_row(detector, test[:loop]))
-    a, b = 1e3 * batched / n, 1e3 * looped / loop
+    row_by_row(detector, test[:1])
+    ours, theirs = [], []
+    # Taking turns, as below.
+    for _ in range(runs):
+        scores, batched = cpu_timed(lambda: detector.anomaly_score(test))
+        single, looped = cpu_timed(lambda: row_by_row(detector, test[:loop]))
+        ours.append(batched)
+        theirs.append(looped)
+    a, b = 1e3 * min(ours) / n, 1e3 * min(theirs) / loop
     return {
         "what": f"{name}: latent search of {n:,} images of {px} px against a loop over rows",
         "genad ms an image": round(a, 3),
@@ -113,8 +120,8 @@ def main(options: list[str]) -> None:
         "Speed on images",
         "magnetic_tile, one thread",
         [
-            f"The loop runs {args.loop} images; both sides are times an image.",
-            "The better of three runs each where a bare network is the other side.",
+            f"The loop runs {args.loop} images; both sides are times an image, the better of three runs each.",
+            "The search is timed in seconds of one processor, which a busy machine hardly changes.",
         ],
         ("what",),
     )

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from genad.nn import Backbone, decoder
+from genad.errors import InputError
+from genad.nn import Backbone, adversarial, decoder
 from genad.nn.adversarial import (
     Critic,
+    DenseSearch,
     discriminator_loss,
     feature_distance,
     generator_loss,
@@ -171,3 +173,43 @@ def test_codes_of_any_rank_and_no_change_of_the_start():
     assert codes.shape == (3, 4, 2)
     assert lowest.max() < 0.1
     assert torch.equal(start, torch.ones(3, 4, 2))
+
+
+def _dense(shape, hidden, n):
+    spec = Backbone("mlp", hidden, "leaky_relu")
+    networks = decoder(shape, 3, spec), Critic(shape, spec)
+    return *(net.requires_grad_(requires_grad=False) for net in networks), torch.randn(n, *shape)
+
+
+@pytest.mark.parametrize("cached", [2**17, 64 * 3, 1])
+@pytest.mark.parametrize(("shape", "hidden"), [((1, 8, 8), (5,)), ((40,), (16, 8)), ((6, 4), (4,))])
+def test_a_dense_search_compares_what_both_networks_would_and_has_their_slope(monkeypatch, shape, hidden, cached):
+    # whole, in parts with a shorter last one, and row by row
+    monkeypatch.setattr(adversarial, "_CACHED", cached)
+    generator, critic, x = _dense(shape, hidden, 11)
+    codes = torch.randn(11, 3, requires_grad=True)
+    made = generator(codes)
+    expected = (made - x).abs().flatten(1).mean(1), feature_distance(critic.features(x), critic.features(made), 1)
+    assert DenseSearch.fits(generator, critic)
+    found = DenseSearch(generator, critic, x)(codes)
+    # one weight a row and a term, so that no slope can stand in for another
+    weights = torch.rand(2, 11)
+    slopes = []
+    for terms in (expected, found):
+        (slope,) = torch.autograd.grad((weights * torch.stack(terms)).sum(), codes)
+        slopes.append(slope)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(slopes[1], slopes[0])
+    with torch.no_grad():
+        torch.testing.assert_close(DenseSearch(generator, critic, x)(codes)[0], expected[0].detach())
+
+
+def test_a_dense_search_is_for_dense_networks_around_a_wide_layer():
+    generator, critic, x = _dense((6,), (8,), 4)
+    assert not DenseSearch.fits(generator, critic)
+    with pytest.raises(InputError, match="affine"):
+        DenseSearch(generator, critic, x)
+    generator, critic, _ = _dense((1, 8, 8), (5,), 4)
+    assert not DenseSearch.fits(decoder((1, 8, 8), 3, "conv"), critic)
+    assert not DenseSearch.fits(generator, Critic((1, 8, 8), "conv"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from genad.errors import InputError
 from genad.nn.activation import activation_module
 from genad.nn.backbone import Backbone, encoder, resolve
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _FEATURES = 64
 # Values up to which one dense layer holds an image well enough to be searched.
 _LIGHT = 4096
+# Values of a search that are worked on at a time: what is made of them stays in the processor's cache.
+_CACHED = 2**17
 # Keeps the root of a vanished second moment from dividing by zero.
 _TINY = 1e-12
 
@@ -159,6 +162,113 @@ def feature_distance(real: Tensor, fake: Tensor, p: Literal[1, 2] = 2) -> Tensor
     return apart.flatten(1).mean(1)
 
 
+class _AffineResidual(torch.autograd.Function):
+    """Mean absolute value of ``hidden @ weight.T + offset`` by row, without keeping what is averaged.
+
+    Its slope is the sign of what is left over, led back through the weight, which is taken along while a part of the
+    rows is still in the processor's cache; the way back only scales it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, offset: Tensor, spare: Tensor) -> Tensor:
+        residual = offset.new_empty(len(offset))
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for begin in range(0, len(offset), spare.shape[1]):
+            part = slice(begin, begin + spare.shape[1])
+            apart, size = spare[:, : len(offset[part])]
+            torch.addmm(offset[part], hidden[part], weight.t(), out=apart)
+            torch.mean(torch.abs(apart, out=size), 1, out=residual[part])
+            if slope is not None:
+                torch.mm(torch.sign(apart, out=apart), weight, out=slope[part])
+        ctx.slope, ctx.n = slope, offset.shape[1]
+        return residual
+
+    @staticmethod
+    def backward(ctx: Any, *found: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.slope * (found[0] / ctx.n)[:, None], None, None, None
+
+
+class DenseSearch:
+    """How far samples and their features are from what codes give, for dense networks, with half of the arithmetic.
+
+    A generator that ends in an affine layer and a critic that begins with one meet in a single affine map, from the
+    last hidden layer of the one to the first of the other. It is multiplied out once a search, so that a step runs
+    through the wide layer of the values once forth and once back, and not twice each. The results are those of
+    running both networks, up to rounding.
+
+    Parameters
+    ----------
+    generator : nn.Module
+        Codes (B, latent) to samples (B, *shape); its parameters are frozen.
+    critic : Critic
+        The critic whose features are compared, frozen too.
+    x : Tensor of shape (B, *shape)
+        The samples searched for, without missing values.
+
+    Raises
+    ------
+    InputError
+        If the two do not meet in affine layers; ask :meth:`fits` first.
+
+    Examples
+    --------
+    >>> generator = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4)))
+    >>> critic = Critic((1, 4, 4), Backbone("mlp", (5,)))
+    >>> generator, critic = generator.requires_grad_(False), critic.requires_grad_(False)
+    >>> x, codes = torch.zeros(6, 1, 4, 4), torch.randn(6, 2)
+    >>> residual, apart = DenseSearch(generator, critic, x)(codes)
+    >>> torch.allclose(residual, generator(codes).abs().mean((1, 2, 3)), atol=1e-5)
+    True
+    >>> made = critic.features(generator(codes))
+    >>> torch.allclose(apart, feature_distance(critic.features(x), made, 1), atol=1e-5)
+    True
+    """
+
+    def __init__(self, generator: nn.Module, critic: Critic, x: Tensor) -> None:
+        parts = self._parts(generator, critic)
+        if parts is None:
+            raise InputError(
+                "generator, critic: found networks that do not meet in affine layers around more values than the "
+                "generator's last hidden layer; accepted are dense ones. Ask DenseSearch.fits first."
+            )
+        self.lead, self.last, first, self.rest = parts
+        values = x.flatten(1)
+        with torch.no_grad():
+            self.weight = first.weight @ self.last.weight
+            self.bias = first(self.last.bias)
+            self.offset = self.last.bias - values
+            self.features = critic.features(x)
+        rows = min(len(x), max(1, _CACHED // values.shape[1]))
+        self.spare = values.new_empty(2, rows, values.shape[1])
+
+    @classmethod
+    def fits(cls, generator: nn.Module, critic: Critic) -> bool:
+        """Return whether the two meet in affine layers, around more values than the generator's last hidden layer."""
+        return cls._parts(generator, critic) is not None
+
+    @staticmethod
+    def _parts(generator: nn.Module, critic: Critic) -> tuple[nn.Module, nn.Linear, nn.Linear, nn.Module] | None:
+        if not isinstance(generator, nn.Sequential) or not isinstance(critic.body, nn.Sequential):
+            return None
+        # reshaping is dropped: a search works on flat values throughout
+        makes = [part for part in generator if not isinstance(part, nn.Unflatten)]
+        reads = [part for part in critic.body if not isinstance(part, nn.Flatten)]
+        last, first = makes[-1], reads[0]
+        if not isinstance(last, nn.Linear) or not isinstance(first, nn.Linear):
+            return None
+        if last.out_features != first.in_features or last.in_features >= last.out_features:
+            return None
+        return nn.Sequential(*makes[:-1]), last, first, nn.Sequential(*reads[1:])
+
+    def __call__(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean absolute residuals of values and of features, each (B,), of codes (B, latent)."""
+        hidden = self.lead(codes)
+        residual: Tensor = _AffineResidual.apply(hidden, self.last.weight, self.offset, self.spare)
+        made = self.rest(F.linear(hidden, self.weight, self.bias))
+        # a sum, divided once a row: the slope of a mean is divided once a value
+        return residual, (made - self.features).abs().sum(1) / made.shape[1]
+
+
 def invert_latent(
     loss: Callable[[Tensor], Tensor],
     start: Tensor,
@@ -213,10 +323,12 @@ def invert_latent(
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     trace = []
     for step in range(steps + 1):
-        point = z.detach().requires_grad_()
-        with torch.enable_grad():
+        # nothing moves after the last step, so its loss needs no gradient
+        point = z.detach().requires_grad_(step < steps)
+        with torch.set_grad_enabled(step < steps):
             found = loss(point)
-            (slope,) = torch.autograd.grad(found.sum(), point)
+            if step < steps:
+                (slope,) = torch.autograd.grad(found.sum(), point)
         found = found.detach()
         trace.append(found)
         better = found < lowest

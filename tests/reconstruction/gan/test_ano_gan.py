@@ -9,6 +9,8 @@ import genad
 from genad import Training
 from genad.data.samples import ArraySamples, Batch
 from genad.errors import InputError
+from genad.nn import Backbone
+from genad.nn.adversarial import DenseSearch
 from genad.reconstruction.gan.ano_gan import AnoGAN, AnoGANNet
 
 # small data leave few samples to calibrate on, which is not what is tested here
@@ -138,6 +140,23 @@ def test_a_samples_search_does_not_depend_on_the_others(net):
     torch.testing.assert_close(
         detector.score_batch(net, Batch(mixed))[:8], detector.score_batch(net, Batch(x))[:8], rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (20,)])
+def test_dense_networks_joined_or_run_one_by_one_find_the_same(monkeypatch, shape):
+    torch.manual_seed(0)
+    net = AnoGANNet(shape, 4, 2, Backbone("mlp", (12,))).eval().requires_grad_(requires_grad=False)
+    batch, detector = Batch(torch.randn(9, *shape)), AnoGAN(inversion_steps=20)
+    joined = detector.invert(net, batch)
+    monkeypatch.setattr(DenseSearch, "fits", classmethod(lambda *_: False))
+    for ours, theirs in zip(joined, detector.invert(net, batch), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_scores_are_the_same_whatever_the_block(fitted, slopes, monkeypatch):
+    whole = fitted.anomaly_score(slopes[:100])
+    monkeypatch.setattr(AnoGAN, "_block", lambda *_: 16)
+    np.testing.assert_allclose(fitted.anomaly_score(slopes[:100]), whole, rtol=1e-4)
 
 
 def test_a_generated_sample_is_found_at_once(net):
