@@ -9,7 +9,9 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from genad import PPCA, Committee, NearestMemory, TableCommittee, Training
+from genad.committee.table_committee import NoisyDenoiser
 from genad.core.committee import Tail
+from genad.data.samples import Batch
 from genad.errors import InputError
 
 
@@ -54,6 +56,45 @@ def test_the_score_is_the_weighted_mean_of_the_tails():
         batch = committee._ingest(probe, reset=False).samples.stretch(0, 20)
         parts.append(tail(member.infer(part, batch, frozenset()).score).numpy())
     np.testing.assert_allclose(committee.anomaly_score(probe), (parts[0] + 3 * parts[1]) / 4, rtol=1e-6)
+
+
+class _Half(torch.nn.Module):
+    def forward(self, x):
+        return x / 2
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_noisy_denoiser_scores_the_expected_loss(masked):
+    x = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(x, dtype=torch.bool)
+    if masked:
+        mask[:, ::3] = False
+    batch = Batch(x * mask, mask if masked else None)
+    out = NoisyDenoiser(noise=0.4).infer(_Half(), batch, frozenset({"map", "restored"}))
+    # x - (x + 0.4 eps) / 2 has the mean square x^2 / 4 + 0.04: opposite noises cancel, a few estimate the variance.
+    expected = batch.sample_mean(batch.x.square() / 4) + 0.04
+    np.testing.assert_allclose(out.score.square(), expected, atol=0.015)
+    assert float((out.score.square() - batch.sample_mean(batch.x.square() / 4)).std()) < 1e-6
+    np.testing.assert_allclose(batch.sample_mean(out.map), out.score.square(), rtol=1e-5)
+    np.testing.assert_allclose(out.restored, batch.x / 2)
+    if masked:
+        assert float(out.map[:, ::3].abs().max()) == 0
+
+
+def test_noise_finds_what_the_clean_residual_forgives():
+    batch = Batch(torch.tensor([[0.0], [3.0]]))
+
+    class Steep(torch.nn.Module):
+        """Restores 0 and its neighbourhood, and 3 itself but nothing beside it."""
+
+        def forward(self, x):
+            return torch.where(x > 1.5, 3 + 4 * (x - 3), torch.zeros_like(x))
+
+    clean = (batch.x - Steep()(batch.x)).abs().flatten()
+    noisy = NoisyDenoiser().infer(Steep(), batch, frozenset()).score
+    assert clean.tolist() == [0.0, 0.0]
+    assert noisy[1] > 0.5
+    assert noisy[0] < 1e-6
 
 
 def test_the_map_adds_up_to_the_score():
