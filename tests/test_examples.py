@@ -17,6 +17,7 @@ FOUND = {
     "series": ("2024-01-30", "load is", "2024-02-02", "shake is"),
     "stream": ("worst row 1200", "worst row 2000", "worst row 2800"),
     "images": ("rows ", "or less on average"),
+    "logs": ("01040x", "01077x", "never learnt: 'job rolled back", "was expected"),
     "custom_method": ("[-1]", "x1: -2, expected"),
 }
 

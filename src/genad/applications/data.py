@@ -18,7 +18,7 @@ class Data:
 
     Attributes
     ----------
-    X : Table, Series, Images or array
+    X : Table, Series, Images, Sessions or array
         What a detector takes.
     kind : Kind
         Of the data.

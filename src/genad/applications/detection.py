@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from genad.applications.choosing import choose_for_images
+from genad.applications.choosing import Choice, choose_for_images, choose_for_log
 from genad.applications.data import Data
 from genad.applications.reading import read, read_both
 from genad.core.calibration import Conformal
+from genad.core.log_detections import LogDetections
 from genad.core.registry import create, detector_class
 from genad.core.windows import Windowed
 from genad.data.image import Images
 from genad.data.kinds import Kind
+from genad.data.log import Sessions
 from genad.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULTS",
     "Data",
+    "choice_for",
     "default_detector",
     "detect",
     "kind_for",
@@ -37,6 +40,7 @@ DEFAULTS: dict[Kind, str] = {
     Kind.TABLE: "table_committee",
     Kind.SERIES: "series_committee",
     Kind.IMAGE: "image_committee",
+    Kind.LOG: "template_count_pca",
 }
 
 # What a wrapper of windows decides for the detector inside it.
@@ -48,7 +52,7 @@ def default_detector(kind: Kind | str, **params: Any) -> Detector:
 
     Parameters
     ----------
-    kind : {"table", "series", "image"}
+    kind : {"table", "series", "image", "log"}
         The kind of data.
     **params
         Hyper-parameters, as for :func:`genad.create`.
@@ -79,7 +83,7 @@ def kind_for(method: str | None, kind: Kind | str | None = None, window: int | N
     Parameters
     ----------
     method : str or None
-        Name of a detector; one of series reads its data as a series.
+        Name of a detector; one of series reads its data as a series, one of logs as a log.
     kind : str, optional
         Wins when given.
     window : int, optional
@@ -99,6 +103,25 @@ def kind_for(method: str | None, kind: Kind | str | None = None, window: int | N
         return kind
     if window is not None or (method and detector_class(method).reads_as is Kind.SERIES):
         return Kind.SERIES
+    return Kind.LOG if method and detector_class(method).card.kinds == (Kind.LOG,) else None
+
+
+def choice_for(given: Data, learnt: Data, application: str = "") -> Choice | None:
+    """Choose a method by the data to learn from; None for a kind that has one default.
+
+    Parameters
+    ----------
+    given, learnt : Data
+        To judge and to learn from; one object when they are the same.
+    application : {"", "industrial", "medical"}
+        What images are looked at for.
+    """
+    if isinstance(learnt.X, Images):
+        return choose_for_images(learnt.X, application or "industrial")
+    if isinstance(learnt.X, Sessions):
+        # Windows of lines are named so; ids, cases and stretches between gaps are not.
+        by_id = not learnt.X.names[0].startswith(("lines ", "from ")) and int(learnt.X.lengths.max()) > 1
+        return choose_for_log(learnt.X, normal=learnt is not given, by_id=by_id)
     return None
 
 
@@ -170,6 +193,7 @@ def detect(
     alpha: float | None = None,
     fdr: float | None = None,
     window: int | None = None,
+    session: Any = None,
     **params: Any,
 ) -> Detections:
     """Find the anomalies in some data, from reading it to localising and restoring them.
@@ -182,7 +206,7 @@ def detect(
         Mostly normal data to learn from; ``source`` itself when absent.
     method : str, optional
         Name of a detector; the kind's default when absent.
-    kind : {"table", "series"}, optional
+    kind : {"table", "series", "log"}, optional
         See :func:`read`.
     time, entity : str, optional
         Columns of a series.
@@ -194,13 +218,15 @@ def detect(
         False discovery rate of the flags, in (0, 1), instead of ``alpha``.
     window : int, optional
         Steps in a window of a series.
+    session : str, sequence of str or mapping, optional
+        How the records of a log are grouped, see :func:`genad.applications.logs.parse_session`.
     **params
         Hyper-parameters of the detector.
 
     Returns
     -------
     Detections
-        One entry a row or time step.
+        One entry a row, time step, image or session.
 
     Raises
     ------
@@ -219,10 +245,30 @@ def detect(
     7
     """
     asked = kind_for(method, kind, window)
-    given, learnt = read_both(source, train, labels=labels, kind=asked, time=time, entity=entity)
-    if method is None and isinstance(learnt.X, Images):
-        choice = choose_for_images(learnt.X)
+    given, learnt = read_both(source, train, labels=labels, kind=asked, time=time, entity=entity, session=session)
+    choice = choice_for(given, learnt) if method is None else None
+    if choice is not None:
         method, params = choice.method, choice.params | params
     detector = make_detector(given.kind, method, params, alpha=alpha, window=window)
     detector.fit(learnt.X, learnt.labels)
-    return detector.detect(given.X, fdr=fdr)
+    return judge(detector, given.X, fdr=fdr)
+
+
+def judge(detector: Detector, X: Any, **options: Any) -> Detections:
+    """Detect with a fitted detector; sessions of a log are answered with what is known of their lines.
+
+    Parameters
+    ----------
+    detector : Detector
+        Fitted.
+    X : object
+        As for its ``detect``.
+    **options
+        Of its ``detect``.
+
+    Returns
+    -------
+    Detections
+    """
+    found = detector.detect(X, **options)
+    return LogDetections.of(found, X, detector) if isinstance(X, Sessions) else found

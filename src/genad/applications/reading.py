@@ -1,4 +1,4 @@
-"""Read the data of a job: table or series, with their labels, and with data to learn from apart."""
+"""Read the data of a job: table, series, images or log, with their labels, and with data to learn from apart."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from genad.applications.data import Data
 from genad.applications.images import is_image_source, read_image_data, read_image_job
+from genad.applications.logs import is_log_source, read_log_data, read_log_job
 from genad.data.columns import ColumnKind
 from genad.data.io import read_table
 from genad.data.kinds import Kind, kind_of_shape
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KINDS = (Kind.TABLE, Kind.SERIES)
+_OF_LOGS = ("session", "layout", "year", "encoding")
+_OF_IMAGES = ("size", "skip_broken", "progress")
+_OF_ROWS = ("delimiter", "drop")
 
 
 def read(
@@ -34,14 +38,15 @@ def read(
     labels: str | Path | NDArray[Any] | None = None,
     delimiter: str | None = None,
     drop: Sequence[str] = (),
+    **of_logs: Any,
 ) -> Data:
-    """Read data for a job and settle whether they are a table or a series.
+    """Read data for a job and settle whether they are a table, a series, images or a log.
 
     Parameters
     ----------
-    source : path, "-", array, dataframe, Table or Series
-        A path is read by its suffix; ``"-"`` is standard input.
-    kind : {"table", "series"}, optional
+    source : path, "-", array, dataframe, Table, Series, Log or Sessions
+        A path is read by its suffix, and a log is known by its name or its lines; ``"-"`` is standard input.
+    kind : {"table", "series", "log"}, optional
         When absent, the data are a series if ``time`` or ``entity`` is given, or if they have time
         stamps that ascend and otherwise only numbers.
     time, entity : str, optional
@@ -53,6 +58,8 @@ def read(
         Column separator of a text file.
     drop : sequence of str
         Columns to leave out.
+    **of_logs
+        ``session``, ``layout``, ``year`` and ``encoding`` of :func:`genad.applications.logs.read_log_data`.
 
     Returns
     -------
@@ -71,6 +78,10 @@ def read(
     >>> data.kind.value, data.why, data.labels.tolist()
     ('series', 'it has ascending time stamps', [0, 1])
     """
+    if is_log_source(source, kind):
+        _refuse("a log has no columns", {"delimiter": delimiter, "drop": drop})
+        return read_log_data(source, labels=labels, kind=kind, time=time, entity=entity, **of_logs)
+    _refuse("only logs have it, and these are none", of_logs)
     if is_image_source(source):
         return read_image_data(source, labels=labels)
     if isinstance(source, np.ndarray) and source.ndim in {3, 4, 5}:
@@ -78,7 +89,7 @@ def read(
         values, _ = _labels(labels, None, len(source))
         return Data(source, found, values, f"an array of rank {source.ndim} was given")
     if kind is not None and kind not in _KINDS:
-        raise InputError(f"kind: {str(kind)!r} was given for a file of rows; use 'table' or 'series'.")
+        raise InputError(f"kind: {str(kind)!r} was given for a file of rows; use 'table', 'series' or 'log'.")
     if isinstance(source, Series):
         values, _ = _labels(labels, None, len(source))
         return Data(source, Kind.SERIES, values, "a series was given")
@@ -137,7 +148,7 @@ def read_both(
         To judge and to learn from; the same when ``train`` is None.
     labels : str, path or array, optional
         As in :func:`read`.
-    kind : {"table", "series"}, optional
+    kind : {"table", "series", "log"}, optional
         As in :func:`read`; what is found for ``source`` holds for ``train`` too.
     **options
         Passed on to :func:`read`.
@@ -158,12 +169,15 @@ def read_both(
     >>> given.labels.tolist(), learnt.labels
     ([0, 1], None)
     """
+    if is_log_source(source, kind) or (train is not None and kind is None and is_log_source(train)):
+        _refuse("only images have it, and these are none", _taken(options, _OF_IMAGES))
+        _refuse("a log has no columns", _taken(options, _OF_ROWS))
+        return read_log_job(source, train, labels=labels, kind=kind, **options)
+    _refuse("only logs have it, and these are none", _taken(options, _OF_LOGS))
     if is_image_source(source, train):
         only = [name for name in ("time", "entity", "delimiter", "drop") if options.pop(name, None)]
         return read_image_job(source, train, labels=labels, only=only, **options)
-    for name in ("size", "skip_broken", "progress"):
-        if options.pop(name, None):
-            raise InputError(f"{name}: only images have it, and these are none; leave it out.")
+    _refuse("only images have it, and these are none", _taken(options, _OF_IMAGES))
     if train is None:
         both = read(source, labels=labels, kind=kind, **options)
         return both, both
@@ -179,6 +193,18 @@ def read_both(
         return _apart(parts[0], parts[1], _find_labels(labels, parts)[0], kind, options)
     given = read(parts[0], labels=mine, kind=kind, **options)
     return given, read(parts[1], labels=other, kind=given.kind, **options)
+
+
+def _taken(options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Take out the options of these names."""
+    return {name: options.pop(name, None) for name in names}
+
+
+def _refuse(why: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that were given and that the data do not take."""
+    for name, value in options.items():
+        if value:
+            raise InputError(f"{name}: {why}; leave it out.")
 
 
 def _without(drop: Sequence[str], *parts: Table | Series) -> list[Table | Series]:

@@ -25,7 +25,7 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="Wildcard pattern on the name, for instance '*vae*'.")] = "*",
     kind: Annotated[
         str | None,
-        typer.Option(help="Keep methods for table, series, window, image or video."),
+        typer.Option(help="Keep methods for table, series, window, image, video or log."),
     ] = None,
     family: Annotated[str | None, typer.Option(help="Keep one family, for instance gan or flow.")] = None,
     as_json: options.Json = False,

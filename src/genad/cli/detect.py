@@ -10,6 +10,7 @@ import typer
 
 from genad.cli import options
 from genad.cli.groups import Columns, expanded
+from genad.cli.logs import LogOptions, ModelOptions
 from genad.cli.terminal import terminal_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def detect(
     columns: Columns,
     size: options.Size = None,
     skip_broken: options.SkipBroken = False,
+    logs: LogOptions,
     method: options.Method = None,
     window: options.Window = None,
     alpha: options.Alpha = None,
@@ -41,6 +43,7 @@ def detect(
     settings: options.Settings = None,
     seed: options.Seed = 0,
     device: options.Device = None,
+    model: ModelOptions,
     out: options.OutFolder = Path("genad-out"),
     format_: Annotated[
         options.FormatChoice,
@@ -51,22 +54,24 @@ def detect(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the anomalies in a file or a folder of images: learn what is normal, score, say where and why.
+    """Find the anomalies in a file, a log or a folder of images: learn what is normal, score, say where and why.
 
-    Writes scores.csv (one line a row or image), report.html and model.genad, and masks/ for images.
+    Writes scores.csv (one line a row, image or session), report.html and model.genad, and masks/ for images.
     """
     terminal = terminal_of(ctx, quiet=quiet)
     from genad.applications.detection import kind_for
     from genad.cli import jobs
 
+    method = jobs.named(method)
     reading = {
         "labels": labels,
         "kind": kind_for(method, kind, window),
         "size": size,
         "skip_broken": skip_broken,
         **columns.arguments(),
+        **logs.arguments(),
     }
-    request = jobs.Request(method, window, alpha, settings or (), seed, device)
+    request = jobs.Request(method, window, alpha, settings or (), seed, device, model=model)
     answer = Answer(out, format_, fdr, pixel_alpha, report=not no_report, model=not no_model)
     run(terminal, path, train, reading, request, answer, as_json=as_json)
 
@@ -111,18 +116,22 @@ def run(
     as_json: bool,
 ) -> None:
     """Read, fit, judge, write and say what was found."""
+    from genad.applications.detection import judge
     from genad.applications.reading import read_both
     from genad.cli import jobs
+    from genad.cli.logs import in_words_of_options, say_unjudged
     from genad.cli.summary import answer_facts, data_facts, detector_facts, label_facts, print_summary
 
     jobs.paths(path, train)
     given, learnt = read_both(path, train, **reading)
     for note in dict.fromkeys([*given.notes, *learnt.notes]):
         terminal.note(note)
-    request = jobs.settled(request, learnt, answer.application)
+    request = jobs.settled(request, given, learnt, answer.application)
     make_folder(answer.out)
-    detector = jobs.fit(learnt, request, answer.out / "fit.ckpt", terminal)
-    found = detector.detect(given.X, fdr=answer.fdr, pixel_alpha=answer.pixel_alpha)
+    with in_words_of_options():
+        detector = jobs.fit(learnt, request, answer.out / "fit.ckpt", terminal)
+        found = judge(detector, given.X, fdr=answer.fdr, pixel_alpha=answer.pixel_alpha)
+    say_unjudged(detector, terminal)
     more: dict[str, Any] = {}
     files: dict[str, str] = {}
     if answer.application:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from genad.applications.data import Data
     from genad.cli.groups import Columns
+    from genad.cli.logs import LogOptions, ModelOptions
     from genad.cli.terminal import Terminal
     from genad.core.detector import Detector
 
@@ -38,6 +39,8 @@ class Request:
         Where to compute.
     why : str
         Why this method, in words; "" when it follows from ``method``.
+    model : ModelOptions or None
+        The language model to ask.
     """
 
     method: str | None = None
@@ -47,16 +50,32 @@ class Request:
     seed: int = 0
     device: str | None = None
     why: str = ""
+    model: ModelOptions | None = None
 
 
-def settled(request: Request, data: Data, application: str = "") -> Request:
-    """Return the request with a method chosen for images when none is named; other kinds have one default each."""
-    from genad.applications.choosing import choose_for_images
-    from genad.data.image import Images
+def named(method: str | None) -> str | None:
+    """Return the registry name of a method, which may be written without its underscores.
 
-    if request.method is not None or not isinstance(data.X, Images):
+    Examples
+    --------
+    >>> named("logprompt"), named("autoencoder"), named("nonsense")
+    ('log_prompt', 'autoencoder', 'nonsense')
+    """
+    from genad.core.registry import list_detectors
+
+    if method is None:
+        return None
+    bare = {name.replace("_", ""): name for name in list_detectors()}
+    return bare.get(method.lower().replace("_", "").replace("-", ""), method)
+
+
+def settled(request: Request, given: Data, learnt: Data, application: str = "") -> Request:
+    """Return the request with a method chosen by the data when none is named; some kinds have one default."""
+    from genad.applications.detection import choice_for
+
+    choice = None if request.method is not None else choice_for(given, learnt, application)
+    if choice is None:
         return request
-    choice = choose_for_images(data.X, application or "industrial")
     chosen = [f"{name}={value}" for name, value in choice.params.items()]
     return dataclasses.replace(request, method=choice.method, why=choice.why, settings=[*chosen, *request.settings])
 
@@ -115,6 +134,8 @@ def fit(data: Data, request: Request, checkpoint: Path, terminal: Terminal) -> D
         "device": request.device,
         "verbose": terminal.progress,
     }
+    if request.model is not None:
+        settings |= {k: v for k, v in request.model.settings(cls, checkpoint).items() if k not in settings}
     detector = make_detector(data.kind, request.method, settings, alpha=request.alpha, window=request.window)
     if checkpoint.exists():
         terminal.note(f"going on from {checkpoint}, which an interrupted run left behind")
@@ -131,7 +152,10 @@ def fit(data: Data, request: Request, checkpoint: Path, terminal: Terminal) -> D
 
 
 def _forget_run(detector: Detector) -> None:
-    """Take out what belongs to the run and not to the model: checkpoint and progress bar."""
+    """Take out what belongs to the run and not to the model: checkpoint, progress bar, budget and cache.
+
+    The language model that is open keeps its own.
+    """
     from genad.core.training import Training
 
     for name, value in detector.get_params(deep=True).items():
@@ -140,9 +164,11 @@ def _forget_run(detector: Detector) -> None:
             detector.set_params(**{name: None if bare == Training() else bare})
         elif name.split("__")[-1] == "verbose" and value:
             detector.set_params(**{name: False})
+        elif name in ("budget", "cache") and value is not None and "llm" in detector.get_params(deep=False):
+            detector.set_params(**{name: None})
 
 
-def read_for(detector: Detector, path: str, columns: Columns) -> Data:
+def read_for(detector: Detector, path: str, columns: Columns, logs: LogOptions) -> Data:
     """Read a file as the kind of data a fitted detector knows.
 
     Raises
@@ -158,6 +184,6 @@ def read_for(detector: Detector, path: str, columns: Columns) -> Data:
 
         channels, *size = detector.sample_shape_
         return read_image_data(path, size=(size[0], size[1]), channels=channels)
-    if kind not in ("table", "series"):
+    if kind not in ("table", "series", "log"):
         raise InputError(f"--model: this model judges a {kind}, which no table file holds; use it from Python.")
-    return read(path, kind=kind, **columns.arguments())
+    return read(path, kind=kind, **columns.arguments(), **logs.arguments())

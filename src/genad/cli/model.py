@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from genad.cli import options
 from genad.cli.groups import Columns, expanded
+from genad.cli.logs import LogOptions, ModelOptions
 from genad.cli.terminal import terminal_of
 
 
@@ -25,12 +27,14 @@ def fit(
     columns: Columns,
     size: options.Size = None,
     skip_broken: options.SkipBroken = False,
+    logs: LogOptions,
     method: options.Method = None,
     window: options.Window = None,
     alpha: options.Alpha = None,
     settings: options.Settings = None,
     seed: options.Seed = 0,
     device: options.Device = None,
+    llm: ModelOptions,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -40,9 +44,11 @@ def fit(
     from genad.applications.reading import read_both
     from genad.cli import jobs
     from genad.cli.detect import make_folder
+    from genad.cli.logs import in_words_of_options
     from genad.cli.output import write_json
     from genad.cli.summary import data_facts, detector_facts, print_summary
 
+    method = jobs.named(method)
     _, data = read_both(
         path,
         kind=kind_for(method, kind, window),
@@ -50,12 +56,16 @@ def fit(
         size=size,
         skip_broken=skip_broken,
         **columns.arguments(),
+        **logs.arguments(),
     )
     for note in data.notes:
         terminal.note(note)
-    request = jobs.settled(jobs.Request(method, window, alpha, settings or (), seed, device), data)
+    request = jobs.Request(method, window, alpha, settings or (), seed, device, model=llm)
+    # What is learnt from is given apart here, from data that are to come.
+    request = jobs.settled(request, dataclasses.replace(data), data)
     make_folder(model.parent)
-    detector = jobs.fit(data, request, model.with_name(f"{model.name}.ckpt"), terminal)
+    with in_words_of_options():
+        detector = jobs.fit(data, request, model.with_name(f"{model.name}.ckpt"), terminal)
     detector.save(model)
     facts: dict[str, Any] = {
         "data": data_facts(path, data),
@@ -77,19 +87,21 @@ def score(
     *,
     out: options.Out = "-",
     columns: Columns,
+    logs: LogOptions,
     fdr: options.Fdr = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Score new data with a model: one line a row with score, p-value, flag and main feature."""
     terminal_of(ctx, quiet=quiet)
+    from genad.applications.detection import judge
     from genad.cli.jobs import read_for
     from genad.cli.output import check_target, score_columns, write_columns
     from genad.core.persistence import load
 
     check_target(out)
     detector = load(model)
-    data = read_for(detector, path, columns)
-    found = detector.detect(data.X, fdr=fdr, restore=False)
+    data = read_for(detector, path, columns, logs)
+    found = judge(detector, data.X, fdr=fdr, restore=data.kind == "log")
     write_columns(score_columns(found), out)
 
 
@@ -102,21 +114,30 @@ def explain(
     row: Annotated[int, typer.Option(min=0, help="Row to explain; 0 is the first.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="Features to show.")] = 10,
     columns: Columns,
+    logs: LogOptions,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Say why a row got its score: what was found and what would be normal."""
     terminal_of(ctx, quiet=quiet)
-    import dataclasses
-
+    from genad.applications.detection import judge
     from genad.cli.jobs import read_for
+    from genad.cli.log_facts import session_explanation, session_facts
     from genad.cli.output import position_of, write_json, write_out
     from genad.cli.summary import explanation_lines
+    from genad.core.log_detections import LogDetections
     from genad.core.persistence import load
 
     detector = load(model)
-    data = read_for(detector, path, columns)
-    found = detector.detect(data.X)
+    data = read_for(detector, path, columns, logs)
+    found = judge(detector, data.X)
+    if isinstance(found, LogDetections):
+        i = position_of(found, row)
+        if as_json:
+            write_json(found.explain(i, parts=top).to_dict() | session_facts(found, i))
+        else:
+            write_out(("\n".join(session_explanation(found, i, top)) + "\n").encode("utf-8"))
+        return
     explanation = found.explain(position_of(found, row), parts=top)
     explanation = dataclasses.replace(explanation, index=row)
     if as_json:
@@ -133,12 +154,14 @@ def restore(
     *,
     out: options.Out = "-",
     columns: Columns,
+    logs: LogOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Replace every row or image by the nearest normal one, in the units of the data."""
     terminal_of(ctx, quiet=quiet)
     from genad.cli.images import restore_images
     from genad.cli.jobs import read_for
+    from genad.cli.log_facts import restored_sessions
     from genad.cli.output import check_target, write_columns
     from genad.core.persistence import load
     from genad.data.series import Series
@@ -147,9 +170,12 @@ def restore(
     detector = load(model)
     if detector.describe()["kind"] != "image":
         check_target(out)
-    data = read_for(detector, path, columns)
+    data = read_for(detector, path, columns, logs)
     if data.kind == "image":
         restore_images(detector, data.X, out)
+        return
+    if data.kind == "log":
+        write_columns(restored_sessions(detector, data.X), out)
         return
     original = as_table(data.X.original if isinstance(data.X, Series) else data.X)
     restored = as_table(detector.restore(data.X))

@@ -15,6 +15,7 @@ class KindChoice(StrEnum):
     TABLE = "table"
     SERIES = "series"
     IMAGE = "image"
+    LOG = "log"
 
 
 class FormatChoice(StrEnum):
@@ -38,8 +39,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
-        help="CSV, TSV, Parquet, Feather, JSON lines, .npy or .npz file, - for standard input; or an image, or a "
-        "folder of images (MVTec, BTAD or VisA layout, good/ beside others, or flat).",
+        help="CSV, TSV, Parquet, Feather, JSON lines, .npy or .npz file, - for standard input; a log or a folder of "
+        "logs; or an image, or a folder of images (MVTec, BTAD or VisA layout, good/ beside others, or flat).",
         show_default=False,
     ),
 ]
@@ -77,7 +78,8 @@ Labels = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN|FILE",
-        help="Known labels: 1 anomaly, 0 normal, -1 or nothing unknown. Labelled anomalies are not "
+        help="Known labels: 1 anomaly, 0 normal, -1 or nothing unknown; of a log, also a file of session ids and "
+        "labels. Labelled anomalies are not "
         "learnt from, and the answer is compared with the labels.",
         rich_help_panel=_READING,
     ),

@@ -24,10 +24,14 @@ _EVENTS = 20
 
 def data_facts(path: str, data: Data) -> dict[str, Any]:
     """Return what was read: rows, columns, missing cells, kind and why."""
+    from genad.cli.log_facts import log_data_facts
     from genad.data.image import Images
+    from genad.data.log import Sessions
     from genad.data.series import Series
 
     X = data.X
+    if isinstance(X, Sessions):
+        return log_data_facts(path, data)
     if isinstance(X, Images):
         return _image_facts(path, data)
     if isinstance(X, Series):
@@ -105,13 +109,18 @@ def detector_facts(detector: Detector, request: Request) -> dict[str, Any]:
 
 def answer_facts(found: Detections) -> dict[str, Any]:
     """Return how much was flagged, the highest scores with their main feature, and the events."""
+    from genad.cli.log_facts import log_answer_facts
+    from genad.core.log_detections import LogDetections
+
     flagged = int(found.is_anomaly.sum())
     facts: dict[str, Any] = {
         "fdr": found.fdr,
         "flagged": flagged,
         "flagged_share": flagged / len(found),
-        "top": [_unit(found, int(i)) for i in found.top(_TOP)],
     }
+    if isinstance(found, LogDetections):
+        return facts | log_answer_facts(found, _TOP, _EVENTS)
+    facts["top"] = [_unit(found, int(i)) for i in found.top(_TOP)]
     if found.kind == "series":
         events = sorted(found.events(), key=lambda event: -event.score)
         facts["event_count"] = len(events)
@@ -225,7 +234,12 @@ def _worst(found: Detections) -> list[int]:
 
 def _why(found: Detections, position: int) -> str:
     """Say of one unit which feature is most out of line, and by how much."""
+    from genad.cli.log_facts import session_line
+    from genad.core.log_detections import LogDetections
     from genad.report.wording import number
+
+    if isinstance(found, LogDetections):
+        return session_line(found, position)
 
     explanation = found.explain(position, parts=1)
     name = position_name(found, position)
@@ -247,7 +261,8 @@ def _part_line(part: Part) -> str:
 def _same_data(facts: Mapping[str, Any]) -> str:
     known = facts.get("labelled", {}).get("anomalies", 0)
     if known:
-        return f"the same data, without the {known:,} rows labelled as anomalies"
+        unit = "sessions" if "sessions" in facts else "rows"
+        return f"the same data, without the {known:,} {unit} labelled as anomalies"
     return (
         "the same data, so anomalies in them may have been learnt as normal; give mostly normal "
         "data with --train if there are any"
@@ -255,8 +270,12 @@ def _same_data(facts: Mapping[str, Any]) -> str:
 
 
 def _read_line(facts: Mapping[str, Any]) -> str:
+    from genad.cli.log_facts import log_read_line
+
     labels = facts.get("labelled")
     known = f"; labelled: {labels['anomalies']:,} anomalous, {labels['normal']:,} normal" if labels else ""
+    if "sessions" in facts:
+        return log_read_line(facts) + known
     if "images" in facts:
         size = " x ".join(str(n) for n in facts["working_size"])
         channels = f"{facts['channels']} channel{'' if facts['channels'] == 1 else 's'}"

@@ -25,6 +25,8 @@ _TOLD = 3
 _USUAL, _RARE = 0.95, 0.05
 # Share of the score that an event must have to be told.
 _TELLING = 0.1
+# Share of the score, and how many times an even share, that one event must have to be told for want of all else.
+_MOST, _ABOVE_EVEN = 0.2, 2.0
 
 
 def reasons_of(found: LogDetections, i: int) -> list[str]:
@@ -46,7 +48,8 @@ def reasons_of(found: LogDetections, i: int) -> list[str]:
     if isinstance(found.observed, dict):
         told += _told_counts(found, i)
     elif not unexpected:
-        told += _told_rare(found, i, lines) + _told_missing(found, i)
+        told += _told_rare(found, i, lines)
+        told = (told or _told_telling(lines)) + _told_missing(found, i)
     return told or ["no single line stands out; the session is unusual as a whole"]
 
 
@@ -120,6 +123,16 @@ def _told_missing(found: LogDetections, i: int) -> list[str]:
         f"{_quoted(read.vocabulary[event])} is missing, which {found.holders[event]:,} of {n:,} sessions have"
         for event in [event for event in usual if event not in here][:2]
     ]
+
+
+def _told_telling(lines: list[SessionLine]) -> list[str]:
+    """Say which event has most of the score, and what stands before it."""
+    top = max(lines, key=lambda line: line.share)
+    if top.share < max(_MOST, _ABOVE_EVEN / len(lines)):
+        return []
+    before = f" after {_quoted(lines[top.place - 2].event)}" if top.place > 1 else " at the beginning"
+    end = ", with which it ends," if top.place == len(lines) else ""
+    return [f"{top.where}: {_quoted(top.event)}{before}{end} has {top.share:.0%} of the score"]
 
 
 def _times(n: float) -> str:

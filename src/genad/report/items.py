@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from genad.core.log_detections import LogDetections
 from genad.data.kinds import Kind
+from genad.report.log_view import SessionView, session_facts, session_name, session_view, why_line
 from genad.report.pictures import Picture, pictures
 from genad.report.wording import clip_text, count, moment, number, probability, unit_of
 
@@ -75,6 +77,8 @@ class Item:
         Half-open interval of an event, in positions of the series.
     pictures : list of Picture
         Of images, clips and windows.
+    session : SessionView or None
+        Of a log: the lines, and why in words.
     """
 
     rank: int
@@ -90,6 +94,7 @@ class Item:
     entity: str = ""
     span: tuple[int, int] | None = None
     pictures: list[Picture] = field(default_factory=list)
+    session: SessionView | None = None
 
 
 def top_items(detections: Detections) -> tuple[list[Item], str, str]:
@@ -117,7 +122,8 @@ def top_items(detections: Detections) -> tuple[list[Item], str, str]:
         return [], "Top anomalies", "There is nothing to list."
     order = detections.top(_UNITS)
     units = count(len(order), unit_of(detections))
-    note = f"The {units} with the highest scores; positions count from 0."
+    log = isinstance(detections, LogDetections) and detections.sessions is not None
+    note = f"The {units} with the highest scores{'' if log else '; positions count from 0'}."
     if not detections.is_anomaly.any():
         note = f"{note} None of them is flagged."
     return (
@@ -134,6 +140,8 @@ def explainable(detections: Detections) -> bool:
 
 def position(detections: Detections, i: int) -> str:
     """Write where a unit is, in the rows of the user's data: ``'row 17'``."""
+    if isinstance(detections, LogDetections) and detections.sessions is not None:
+        return session_name(detections, i)
     images = getattr(detections, "images", None)
     if images is not None:
         of = "" if images.classes is None else f" ({clip_text(str(images.classes[i]), 30)})"
@@ -143,6 +151,19 @@ def position(detections: Detections, i: int) -> str:
 
 
 def _of_unit(detections: Detections, i: int, rank: int) -> Item:
+    if isinstance(detections, LogDetections) and detections.sessions is not None:
+        return Item(
+            rank=rank,
+            where=session_name(detections, i) or session_facts(detections, i),
+            length="",
+            score=number(float(detections.scores[i])),
+            p_value=probability(float(detections.p_values[i])),
+            features=why_line(detections, i),
+            flagged=bool(detections.is_anomaly[i]),
+            parts=[],
+            rest="",
+            session=session_view(detections, i),
+        )
     where = [position(detections, i)]
     if detections.time is not None:
         where.append(moment(detections.time[i]))

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genad.core.log_detections import LogDetections
 from genad.data.kinds import Kind
 from genad.errors import InputTypeError
 from genad.report.charts import p_value_figure, score_figure
 from genad.report.items import explainable, top_items
+from genad.report.log_overview import activity_figure, log_facts, telling_templates
 from genad.report.quality import quality, read_truth
 from genad.report.timeline import positions_on_axis, timelines
 from genad.report.wording import file_name, promise, remarks, subject, training_facts, verdict
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from genad.core.detections import Detections
 
 _ASSETS = Path(__file__).parent / "assets"
-_PARTS_NAMES = {Kind.TABLE: "top features", Kind.SERIES: "top channels", Kind.IMAGE: "top regions"}
+_PARTS_NAMES = {Kind.TABLE: "top features", Kind.SERIES: "top channels", Kind.IMAGE: "top regions", Kind.LOG: "why"}
 
 
 def write_report(
@@ -121,6 +123,10 @@ def render(
     if len(detections) and np.isfinite(detections.scores).any():
         figures["scores"] = _embed(score_figure(detections, calibration))
         figures["p-values"] = _embed(p_value_figure(detections))
+    log = detections if isinstance(detections, LogDetections) and detections.sessions is not None else None
+    activity = None if log is None or not len(log) else activity_figure(log)
+    if activity is not None:
+        figures["activity"] = _embed(activity)
     environment = Environment(
         loader=FileSystemLoader(_ASSETS),
         autoescape=True,
@@ -150,6 +156,7 @@ def render(
         ],
         timeline_notes=curve_notes,
         start=_first_shown([t.label for t in curves], items),
+        log=None if log is None or not len(log) else {"facts": log_facts(log), "templates": telling_templates(log)},
         heading=heading,
         note=note,
         items=items,

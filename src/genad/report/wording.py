@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genad.core.calibration.fitted import percent, plural
+from genad.core.log_detections import LogDetections
 from genad.data.kinds import KINDS, Kind
 
 if TYPE_CHECKING:
@@ -96,6 +97,23 @@ def moment(time: Any) -> str:
     for ending in (".000000", "000", ":00", " 00:00"):
         text = text.removesuffix(ending)
     return text
+
+
+def stretch(begin: Any, end: Any) -> str:
+    """Write from when to when something lasts, to the second where it is longer than that.
+
+    Examples
+    --------
+    >>> stretch(np.datetime64("2024-01-31T13:05:09.123"), np.datetime64("2024-01-31T13:07:10.5"))
+    '2024-01-31 13:05:09 to 13:07:10'
+    """
+    if end - begin > np.timedelta64(2, "s"):
+        begin, end = begin.astype("datetime64[s]"), end.astype("datetime64[s]")
+    first, last = (str(stamp).replace("T", " ").removesuffix(".000000") for stamp in (begin, end))
+    if first == last:
+        return moment(begin)
+    same_day = begin.astype("datetime64[D]") == end.astype("datetime64[D]")
+    return f"{first} to {last.split(' ')[-1] if same_day else last}"
 
 
 def count(n: int, unit: str) -> str:
@@ -275,6 +293,9 @@ def _sample_word(kind: Kind, n: int) -> str:
 
 def file_name(detections: Detections) -> str | None:
     """Return the name of the file that was looked at, without its folder, when it is known."""
+    if isinstance(detections, LogDetections) and detections.sessions is not None:
+        log = detections.sessions.log
+        return None if log is None or log.source in ("", "memory") else PurePath(log.source).name
     for key in ("file", "path", "source"):
         if detections.meta.get(key):
             return PurePath(str(detections.meta[key])).name
@@ -283,6 +304,8 @@ def file_name(detections: Detections) -> str | None:
 
 def subject(detections: Detections) -> str:
     """Say what was looked at, for instance ``'2,402 rows of a table with 6 features'``."""
+    if isinstance(detections, LogDetections) and detections.sessions is not None:
+        return _log_subject(detections)
     parts = [count(len(detections), unit_of(detections))]
     word = "channel" if detections.kind is not Kind.TABLE else "feature"
     if detections.names:
@@ -296,4 +319,16 @@ def subject(detections: Detections) -> str:
     if detections.time is not None and len(detections):
         stamps = np.asarray(detections.time)
         parts.append(f"{moment(stamps.min())} to {moment(stamps.max())}")
+    return ", ".join(parts)
+
+
+def _log_subject(detections: LogDetections) -> str:
+    read = detections.sessions
+    assert read is not None  # noqa: S101 - the caller has looked
+    parts = [count(len(read), "session"), count(len(np.unique(read.events)), "template")]
+    if read.log is not None:
+        parts.insert(0, count(len(read.log), "message"))
+    spans = detections.spans()
+    if spans is not None:
+        parts.append(stretch(np.fmin.reduce(spans[0]), np.fmax.reduce(spans[1])))
     return ", ".join(parts)
