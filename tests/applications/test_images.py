@@ -7,9 +7,11 @@ import importlib.util
 import nibabel
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import genad
+from genad.applications import choosing
 from genad.applications.choosing import choose_for_images
 from genad.applications.industrial import inspection_figures
 from genad.applications.medical import by_volume, export_volumes
@@ -28,11 +30,22 @@ def test_the_choice_follows_number_size_and_what_is_installed(monkeypatch):
     assert of(8, 128).method == "feature_memory"
     slices = Images.from_arrays(np.zeros((300, 128, 128), np.uint8))
     assert choose_for_images(slices, "medical").method == "padim"
-    assert of(300, 28).method == "ssmctb"
+    assert of(300, 28).method == "vae_kl_gradient"
     assert "28 px" in of(300, 28).why
+    assert "on a processor" in of(300, 28).why
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert of(300, 128).method == "ssmctb"
+    assert of(300, 128).method == "draem"
+    assert choose_for_images(slices, "medical").method == "ssmctb"
     assert "genad[image]" in of(300, 128).why
+
+
+def test_what_is_trained_on_tiny_images_depends_on_the_device(monkeypatch):
+    images = Images.from_arrays(np.zeros((300, 28, 28), np.uint8))
+    assert choose_for_images(images, device="cpu").method == "vae_kl_gradient"
+    monkeypatch.setattr(choosing, "resolve_device", lambda device: torch.device("cuda"))
+    found = choose_for_images(images)
+    assert found.method == "ssmctb"
+    assert "on an accelerator" in found.why
 
 
 def test_arrays_of_images_are_read_as_images():

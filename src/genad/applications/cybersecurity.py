@@ -16,7 +16,7 @@ from genad.applications.alerts import (
     make_alerts,
 )
 from genad.applications.choosing import Choice
-from genad.applications.detection import choice_for, judge, make_detector
+from genad.applications.detection import choice_for, make_detector
 from genad.applications.security_reading import SecurityData, read_security
 from genad.data.kinds import Kind
 from genad.data.table import Table
@@ -319,4 +319,4 @@ def investigate(
         method, settings = choice.method, choice.params | settings
     detector: Detector = make_detector(data.given.kind, method, settings, alpha=alpha)
     detector.fit(data.learnt.X, data.learnt.labels)
-    return answer_of(judge(detector, data.given.X, fdr=fdr), data, alerts=alerts, group=group, choice=choice)
+    return answer_of(detector.detect(data.given.X, fdr=fdr), data, alerts=alerts, group=group, choice=choice)

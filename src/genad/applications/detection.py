@@ -8,7 +8,6 @@ from genad.applications.choosing import Choice, choose_for_images, choose_for_lo
 from genad.applications.data import Data
 from genad.applications.reading import read, read_both
 from genad.core.calibration import Conformal
-from genad.core.log_detections import LogDetections
 from genad.core.registry import create, detector_class
 from genad.core.windows import Windowed
 from genad.data.image import Images
@@ -251,24 +250,4 @@ def detect(
         method, params = choice.method, choice.params | params
     detector = make_detector(given.kind, method, params, alpha=alpha, window=window)
     detector.fit(learnt.X, learnt.labels)
-    return judge(detector, given.X, fdr=fdr)
-
-
-def judge(detector: Detector, X: Any, **options: Any) -> Detections:
-    """Detect with a fitted detector; sessions of a log are answered with what is known of their lines.
-
-    Parameters
-    ----------
-    detector : Detector
-        Fitted.
-    X : object
-        As for its ``detect``.
-    **options
-        Of its ``detect``.
-
-    Returns
-    -------
-    Detections
-    """
-    found = detector.detect(X, **options)
-    return LogDetections.of(found, X, detector) if isinstance(X, Sessions) else found
+    return detector.detect(given.X, fdr=fdr)

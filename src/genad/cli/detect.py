@@ -115,8 +115,7 @@ def run(
     *,
     as_json: bool,
 ) -> None:
-    """Read, fit, judge, write and say what was found."""
-    from genad.applications.detection import judge
+    """Read, fit, write and say what was found."""
     from genad.applications.reading import read_both
     from genad.cli import jobs
     from genad.cli.logs import in_words_of_options, say_unjudged
@@ -130,7 +129,7 @@ def run(
     make_folder(answer.out)
     with in_words_of_options():
         detector = jobs.fit(learnt, request, answer.out / "fit.ckpt", terminal)
-        found = judge(detector, given.X, fdr=answer.fdr, pixel_alpha=answer.pixel_alpha)
+        found = detector.detect(given.X, fdr=answer.fdr, pixel_alpha=answer.pixel_alpha)
     say_unjudged(detector, terminal)
     more: dict[str, Any] = {}
     files: dict[str, str] = {}

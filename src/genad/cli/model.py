@@ -93,7 +93,6 @@ def score(
 ) -> None:
     """Score new data with a model: one line a row with score, p-value, flag and main feature."""
     terminal_of(ctx, quiet=quiet)
-    from genad.applications.detection import judge
     from genad.cli.jobs import read_for
     from genad.cli.output import check_target, score_columns, write_columns
     from genad.core.persistence import load
@@ -101,7 +100,7 @@ def score(
     check_target(out)
     detector = load(model)
     data = read_for(detector, path, columns, logs)
-    found = judge(detector, data.X, fdr=fdr, restore=data.kind == "log")
+    found = detector.detect(data.X, fdr=fdr, restore=data.kind == "log")
     write_columns(score_columns(found), out)
 
 
@@ -120,7 +119,6 @@ def explain(
 ) -> None:
     """Say why a row got its score: what was found and what would be normal."""
     terminal_of(ctx, quiet=quiet)
-    from genad.applications.detection import judge
     from genad.cli.jobs import read_for
     from genad.cli.log_facts import session_explanation, session_facts
     from genad.cli.output import position_of, write_json, write_out
@@ -130,7 +128,7 @@ def explain(
 
     detector = load(model)
     data = read_for(detector, path, columns, logs)
-    found = judge(detector, data.X)
+    found = detector.detect(data.X)
     if isinstance(found, LogDetections):
         i = position_of(found, row)
         if as_json:

@@ -95,9 +95,8 @@ def _run(
     *,
     as_json: bool,
 ) -> None:
-    """Read, fit, judge, write and say what was found."""
+    """Read, fit, write and say what was found."""
     from genad.applications.cybersecurity import answer_of, choose_for_security
-    from genad.applications.detection import judge
     from genad.applications.security_reading import read_security
     from genad.cli import jobs
     from genad.cli.detect import make_folder
@@ -117,7 +116,7 @@ def _run(
         )
     make_folder(wanted.out)
     detector = jobs.fit(learnt, request, wanted.out / "fit.ckpt", terminal)
-    found = judge(detector, given.X, fdr=wanted.fdr)
+    found = detector.detect(given.X, fdr=wanted.fdr)
     say_unjudged(detector, terminal)
     answer = answer_of(found, data, alerts=wanted.alerts, group=wanted.group, choice=choice)
     facts: dict[str, Any] = {

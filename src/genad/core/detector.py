@@ -23,6 +23,7 @@ from genad.core.feedback import Feedback
 from genad.core.hooks import Hooks
 from genad.core.inference import Floats, Want
 from genad.core.ingest import make_adapter, validated
+from genad.core.log_detections import LogDetections
 from genad.core.loop import TINY, TrainingLoop
 from genad.core.pixels import PIXEL_ALPHA, ImageDetections
 from genad.core.runtime import isolated_rng, resolve_device, thread_limit
@@ -31,6 +32,7 @@ from genad.core.splits import Labels, read_labels, rows_to_scale
 from genad.core.training import BASE_TRAINING, Training, TrainingReport, moderate_batch
 from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
+from genad.data.log import Sessions
 from genad.data.samples import Samples, Subset
 from genad.data.series import Series
 from genad.data.table import Table
@@ -258,7 +260,8 @@ class Detector(Hooks, Feedback, OutlierMixin, BaseEstimator):
         Returns
         -------
         Detections
-            :class:`~genad.core.pixels.ImageDetections` for images.
+            :class:`~genad.core.pixels.ImageDetections` for images,
+            :class:`~genad.core.log_detections.LogDetections` for sessions of a log.
         """
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
@@ -271,7 +274,7 @@ class Detector(Hooks, Feedback, OutlierMixin, BaseEstimator):
         if adapter.kind is Kind.IMAGE:
             pixels = None if self.pixels_ is None else self.pixels_.threshold(pixel_alpha)
             form, extra = ImageDetections, {"images": adapter.images(loaded), "pixels": pixels}
-        return form(
+        found = form(
             scores=answer.scores,
             p_values=p_values,
             is_anomaly=flags,
@@ -290,6 +293,8 @@ class Detector(Hooks, Feedback, OutlierMixin, BaseEstimator):
             meta=self.describe(),
             **extra,
         )
+        sessions = next((held for held in (loaded.source, loaded.original) if isinstance(held, Sessions)), None)
+        return found if sessions is None else LogDetections.of(found, sessions, self)
 
     def explain(self, X: Any, i: int) -> Explanation:
         """Explain unit ``i`` of ``X``: its parts ranked by their share of the score.

@@ -92,7 +92,7 @@ class LogDetections(Detections):
         Parameters
         ----------
         found : Detections
-            What ``detector.detect(sessions)`` returned.
+            The answer of any detector.
         sessions : Sessions
         detector : Detector
 
@@ -107,8 +107,7 @@ class LogDetections(Detections):
         >>> normal = Sessions.from_sequences([["open", "read", "close"]] * 600)
         >>> detector = genad.create("directly_follows").fit(normal)
         >>> new = Sessions.from_sequences([["open", "panic", "close"]], ["job 7"])
-        >>> answer = LogDetections.of(detector.detect(new), new, detector)
-        >>> answer.why(0)[0]
+        >>> detector.detect(new).why(0)[0]
         "never learnt: 'panic' (event 2), where 'read' was expected"
         """
         adapter: Any = detector.adapter_
@@ -150,7 +149,7 @@ class LogDetections(Detections):
             When the answer does not hold them.
         """
         if self.sessions is None:
-            raise InputError("sessions: the answer does not hold them; make it with LogDetections.of.")
+            raise InputError("sessions: the answer does not hold them; let a detector make it.")
         return self.sessions
 
     def spans(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
