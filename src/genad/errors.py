@@ -23,6 +23,10 @@ class ModelFileError(GenadError, ValueError):
     """A model file is corrupt, truncated, newer than this version, or not a genad file at all."""
 
 
+class ServiceError(GenadError, RuntimeError):
+    """A service, such as a language model or a vector store, cannot be reached or refuses to work."""
+
+
 class MissingExtraError(GenadError, ImportError):
     """An optional dependency is not installed; the message gives the command that installs it."""
 

@@ -90,9 +90,8 @@ def choose_for_images(images: Images, application: str = "industrial", *, device
     cost = f"on {place} nothing is trained"
     if application == "medical":
         return Choice("padim", f"{n:,} slices of {side} px: Gaussians of their parts; {cost}")
-    return Choice(
-        "image_committee", f"{n:,} images of {side} px: Gaussians of parts and a memory of whole images; {cost}"
-    )
+    what = "Gaussians of parts and a memory of whole images"
+    return Choice("image_committee", f"{n:,} images of {side} px: {what}; {cost}")
 
 
 def choose_for_log(sessions: Sessions, *, normal: bool, by_id: bool) -> Choice:

@@ -21,6 +21,7 @@ from genad.errors import (
     InputTypeError,
     MissingExtraError,
     ModelFileError,
+    ServiceError,
     TrainingError,
 )
 
@@ -31,6 +32,7 @@ EXIT_CODES: dict[int, str] = {
     2: "wrong usage or bad input",
     3: "model file unusable",
     4: "training failed",
+    5: "a service cannot be used",
     130: "interrupted",
 }
 
@@ -38,6 +40,7 @@ EXIT_CODES: dict[int, str] = {
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ModelFileError, 3),
     (TrainingError, 4),
+    (ServiceError, 5),
     (InputError, 2),
     (InputTypeError, 2),
     (MissingExtraError, 2),

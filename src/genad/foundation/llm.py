@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from genad.errors import GenadError, InputError
+from genad.errors import GenadError, InputError, ServiceError
 from genad.foundation.usage import Budget, BudgetExhausted, Meter, Usage
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ ReplyStatus = Literal["ok", "cut", "refused", "empty", "malformed"]
 _ROLES = ("system", "user", "assistant")
 
 
-class ModelServiceError(GenadError, RuntimeError):
+class ModelServiceError(ServiceError):
     """A language model cannot be reached or refuses to serve; bad text in an answer is no such error."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genad.errors import GenadError, InputError
+from genad.errors import GenadError, InputError, ServiceError
 from genad.extras import require
 from genad.foundation.store import Neighbours, VectorStore, agree
 
@@ -32,7 +32,7 @@ _USERS: Counter[str] = Counter()
 _LOCK = threading.Lock()
 
 
-class StoreError(GenadError, RuntimeError):
+class StoreError(ServiceError):
     """A vector database cannot be opened, does not answer, or refuses what it is asked."""
 
 
