@@ -154,3 +154,21 @@ def test_targets_are_checked_before_work(folder, genad, model, tmp_path):
 def test_every_ending_can_be_written(ending, tmp_path):
     check_target(str(tmp_path / f"t{ending}"))
     assert write_table({"x": [1.0, 2.0]}, tmp_path / f"t{ending}").is_file()
+
+
+def test_a_model_remembers_how_its_file_was_read(folder, genad, tmp_path):
+    path = tmp_path / "m.genad"
+    named = ("--time", "stamp", "--entity", "machine")
+    genad("fit", folder / "series.csv", "-m", path, *named, "--method", "ppca")
+    assert dict(library.load(path).reading_) == {"time": "stamp", "entity": "machine"}
+    told = genad("score", folder / "series.csv", "-m", path, *named).stdout
+    assert genad("score", folder / "series.csv", "-m", path).stdout == told
+
+
+def test_a_model_remembers_its_sessions(genad, tmp_path):
+    lines = [f"2024-01-31 13:{i // 60:02}:{i % 60:02},000 INFO [main] app.Job - step {i % 3} done" for i in range(600)]
+    (tmp_path / "app.log").write_text("\n".join(lines) + "\n")
+    path, log = tmp_path / "m.genad", tmp_path / "app.log"
+    genad("fit", log, "-m", path, "--session", "lines=6", "--method", "template_count_pca")
+    assert len(genad("score", log, "-m", path).stdout.splitlines()) == 1 + 100
+    assert len(genad("score", log, "-m", path, "--session", "lines=12").stdout.splitlines()) == 1 + 50

@@ -129,6 +129,7 @@ def run(
     make_folder(answer.out)
     with in_words_of_options():
         detector = jobs.fit(learnt, request, answer.out / "fit.ckpt", terminal)
+        jobs.remember(detector, reading)
         found = detector.detect(given.X, fdr=answer.fdr, pixel_alpha=answer.pixel_alpha)
     say_unjudged(detector, terminal)
     more: dict[str, Any] = {}

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from genad.cli.settings import build_settings, parse_settings
 from genad.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from genad.applications.data import Data
     from genad.cli.groups import Columns
     from genad.cli.logs import LogOptions, ModelOptions
     from genad.cli.terminal import Terminal
     from genad.core.detector import Detector
+
+# What a model remembers of how its file was read.
+_REMEMBERED = ("time", "entity", "session", "layout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +171,13 @@ def _forget_run(detector: Detector) -> None:
             detector.set_params(**{name: None})
 
 
+def remember(detector: Detector, reading: Mapping[str, Any]) -> None:
+    """Keep with a detector how the file it learnt from was read, so that later commands need not be told again."""
+    detector.reading_ = {name: reading[name] for name in _REMEMBERED if reading.get(name)}
+
+
 def read_for(detector: Detector, path: str, columns: Columns, logs: LogOptions) -> Data:
-    """Read a file as the kind of data a fitted detector knows.
+    """Read a file as the kind of data a fitted detector knows, and as it was read for the fit unless told otherwise.
 
     Raises
     ------
@@ -186,4 +194,5 @@ def read_for(detector: Detector, path: str, columns: Columns, logs: LogOptions) 
         return read_image_data(path, size=(size[0], size[1]), channels=channels)
     if kind not in ("table", "series", "log"):
         raise InputError(f"--model: this model judges a {kind}, which no table file holds; use it from Python.")
-    return read(path, kind=kind, **columns.arguments(), **logs.arguments())
+    asked = columns.arguments() | logs.arguments()
+    return read(path, kind=kind, **asked | {k: v for k, v in detector.reading_.items() if not asked.get(k)})

@@ -116,6 +116,7 @@ def _run(
         )
     make_folder(wanted.out)
     detector = jobs.fit(learnt, request, wanted.out / "fit.ckpt", terminal)
+    jobs.remember(detector, reading)
     found = detector.detect(given.X, fdr=wanted.fdr)
     say_unjudged(detector, terminal)
     answer = answer_of(found, data, alerts=wanted.alerts, group=wanted.group, choice=choice)

@@ -304,13 +304,14 @@ class Grouped(Detector):
             "groups": list(self.detectors_),
             "n_features_in": self.n_features_in_,
         }
-        state["threshold"] = self.threshold_.to_dict()
+        state |= {"threshold": self.threshold_.to_dict(), "reading": dict(self.reading_)}
         return state | {f"detector{k}": d for k, d in enumerate(self.detectors_.values())}
 
     def set_fitted_state(self, state: dict[str, Any]) -> None:
         """Put back the groups' detectors."""
         self.detectors_ = {name: state[f"detector{k}"] for k, name in enumerate(state["groups"])}
         self.threshold_ = FittedThreshold.from_dict(state["threshold"])
+        self.reading_ = dict(state.get("reading", {}))
         self.n_features_in_ = int(state["n_features_in"])
         self.offset_ = 0.0
 

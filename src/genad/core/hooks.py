@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from genad.data.samples import Batch, Samples
 
 class Hooks:
     """What makes a method: its network, its objective and how the trained network is read; a part of every detector."""
+
+    #: How a file was read for the fit, by names of arguments of :func:`genad.read`; kept in the model file.
+    reading_: Mapping[str, Any] = MappingProxyType({})
 
     card: ClassVar[Card]
     name: ClassVar[str]

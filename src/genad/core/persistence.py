@@ -256,6 +256,7 @@ def network_state(detector: Detector) -> dict[str, Any]:
         "bounds": detector.bounds_,
         "report": vars(detector.training_report_),
         "pixels": None if detector.pixels_ is None else detector.pixels_.state(),
+        "reading": dict(detector.reading_),
         "n_features_in": detector.n_features_in_,
         "feature_names_in": [str(n) for n in getattr(detector, "feature_names_in_", [])],
     }
@@ -287,6 +288,7 @@ def restore_network_state(detector: Detector, state: dict[str, Any]) -> None:
     detector.training_report_ = TrainingReport(**state["report"])
     pixels = state.get("pixels")
     detector.pixels_ = None if pixels is None else PixelCalibration.from_state(pixels)
+    detector.reading_ = dict(state.get("reading", {}))
     detector.n_features_in_ = int(state["n_features_in"])
     if state["feature_names_in"]:
         detector.feature_names_in_ = np.asarray(state["feature_names_in"], dtype=object)
