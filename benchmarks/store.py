@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from benchmarks.common import keep, quiet, timed
 
@@ -51,6 +52,12 @@ def main(options: list[str]) -> None:
     parser.add_argument("--queries", type=int, default=256)
     args = parser.parse_args(options)
     quiet()
+    with threadpool_limits(1):
+        measure(args, options)
+
+
+def measure(args: argparse.Namespace, options: list[str]) -> None:
+    """Fill each store, search it, and keep the rates."""
     from genad.foundation.exact_store import ExactStore
     from genad.foundation.store import open_store
 
@@ -79,10 +86,11 @@ def main(options: list[str]) -> None:
         "store",
         "Vector stores",
         f"{args.vectors:,} standard normal vectors of {args.dimension} dimensions, cosine, {NEIGHBOURS} neighbours; "
-        "threads of NumPy as the environment says",
+        "one thread",
         rows,
         [
             "The stores of genad keep names and payloads and check that names are new; FAISS does not.",
             "Milvus Lite runs as a server within the process, and every call passes through it.",
         ],
+        options,
     )

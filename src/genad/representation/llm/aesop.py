@@ -106,7 +106,8 @@ class AESOP(PromptDetector):
     **When it fails.** Anomalies of order or number; lines that differ in one decisive number. Texts that follow each
     other are alike, so that ``epsilon`` promises nothing about single steps of a stream. A reasoner as small
     as the local default can neither be trusted to judge nor to keep to the form; then take ``reasoner=False``.
-    The paper's planner, which keeps all fallbacks feasible for a robot while it waits, is left out.
+    First stage on lines of BGL: AUROC 0.990
+    at random, 0.640 by time. The paper's planner, which keeps all fallbacks feasible for a robot while it waits, is left out.
 
     Parameters
     ----------

@@ -72,7 +72,8 @@ class SigLLM(LanguageSeriesDetector):
 
     **When it fails.** Patterns longer than the window; many channels, each of which is read by itself, so that broken
     relations between them go unseen; slow drifts, which every step continues. A stretch that stays wrong becomes
-    expected after some steps. Against a detector that learnt from much normal data it is slow and mostly behind.
+    expected after some steps. On 21 NAB files with the local model the mean AUROC was 0.521, against 0.537 of the
+    distance from the last value and 0.576 of the seasonal naive: it is behind both.
 
     Parameters
     ----------
