@@ -104,10 +104,10 @@ class AESOP(PromptDetector):
     with a capable model that dismisses alarms, where alarms are costly and answers must come at once.
 
     **When it fails.** Anomalies of order or number; lines that differ in one decisive number. Texts that follow each
-    other are alike, so that ``epsilon`` promises nothing about single steps of a stream. A reasoner as small
-    as the local default can neither be trusted to judge nor to keep to the form; then take ``reasoner=False``.
-    First stage on lines of BGL: AUROC 0.990
-    at random, 0.640 by time. The paper's planner, which keeps all fallbacks feasible for a robot while it waits, is left out.
+    other are alike, so that ``epsilon`` promises nothing about single steps of a stream. A reasoner as small as the
+    local default can neither be trusted to judge nor to keep to the form; then take ``reasoner=False``. First stage on
+    lines of BGL: AUROC 0.990 at random, 0.640 by time. The paper's planner, which keeps all fallbacks feasible for a
+    robot while it waits, is left out.
 
     Parameters
     ----------

@@ -127,9 +127,9 @@ class DABL(PromptDetector):
     **When it fails.** Anomalies unlike the made ones, such as those of users, times and amounts; rare normal variants;
     ``tuning="none"`` with a small model, whose judgement cannot be expected to beat chance by much. In a strict process
     directly-follows frequencies do as well at a hundredth of the time: on the labelled log p2p (600 cases to train,
-    means of three seeds) DABL has AUROC 0.98 to 1.00 by type, like the frequencies, and 0.50 for wrong users, where they
-    have 0.46. With made anomalies, which suit it, it has AP 0.965 against 0.909 on the log helpdesk and 0.954 against
-    0.813 on receipt.
+    means of three seeds) DABL has AUROC 0.98 to 1.00 by type, like the frequencies, and 0.50 for wrong users, where
+    they have 0.46. With made anomalies, which suit it, it has AP 0.965 against 0.909 on the log helpdesk and 0.954
+    against 0.813 on receipt.
 
     Parameters
     ----------

@@ -103,9 +103,9 @@ class LogConfigLocalizer(PromptDetector):
     **When to use.** A system whose healthy runs are at hand, and a run that failed after its configuration changed.
     One session is one run: group the log accordingly.
 
-    **When it fails.** Errors the log does not mention in words; healthy runs that differ much, since every new
-    template with a negative word counts; a small model, whose ratings are near chance. Its list of words alone had AUROC
-    0.81 on lines of BGL at random and 0.69 by time.
+    **When it fails.** Errors the log does not mention in words; healthy runs that differ much, since every new template
+    with a negative word counts; a small model, whose ratings are near chance. Its list of words alone had AUROC 0.81 on
+    lines of BGL at random and 0.69 by time.
 
     Parameters
     ----------

@@ -182,8 +182,8 @@ class UnstableLogs(PromptDetector):
     few-shot and 0.89 tuned on 30 labelled anomalies; on 120 lines of BGL 0.72, 0.55 and 0.67, where unseen templates
     alone have 0.98. Too little training: adapters begin without effect, and the first updates only teach the model to
     write a digit at all. After 12 HDFS sequences of each class, 12 updates of 8 at a learning rate of 1e-4 left the
-    loss at 5.1 of 5.9 nats and the AUROC on 40 others at 0.69 (0.71 before); 24 of 4 at 2e-3, as is the default, at
-    0.3 nats and 0.84; both in one trial of one seed, whose learning rate was the only higher one tried. A small
+    loss at 5.1 of 5.9 nats and the AUROC on 40 others at 0.69 (0.71 before); 24 of 4 at 2e-3, as is the default, at 0.3
+    nats and 0.84; both in one trial of one seed, whose learning rate was the only higher one tried. A small
     ``longest``: cut to 250 characters, a third of the anomalous texts there are those of normal sequences too.
     Fine-tuning reads every training sequence several times: on one core about 500 tokens a second forward, and a third
     of that with the gradient.
