@@ -6,8 +6,8 @@ import importlib
 import sys
 
 NAMES = (
-    "startup", "tables", "feedback", "series", "ecg", "images", "restoration", "logs", "llm_series", "process",
-    "cybersecurity", "store", "log_report", "speed", "image_speed", "memory",
+    "startup", "tables", "selection", "feedback", "series", "ecg", "images", "restoration", "logs", "llm_series",
+    "process", "cybersecurity", "store", "log_report", "speed", "image_speed", "memory",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -71,10 +72,24 @@ def makers(names: list[str]) -> dict[str, Callable[[np.ndarray, np.ndarray], np.
     }
 
 
+def chosen(sets: list[str] | None, most: int | None) -> list[tuple[Any, ...]]:
+    """Return the entities with both labels of the sets asked for, at most so many of each, evenly spaced."""
+    groups: dict[str, list[tuple[Any, ...]]] = {}
+    for entity in entities():
+        if (not sets or entity[0] in sets) and 0 < entity[4].sum() < len(entity[4]):
+            groups.setdefault(entity[0], []).append(entity)
+    return [
+        group[i]
+        for group in groups.values()
+        for i in np.unique(np.linspace(0, len(group) - 1, min(most or len(group), len(group))).round().astype(int))
+    ]
+
+
 def main(options: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks series --")
     parser.add_argument("--methods", nargs="*", default=[*NATIVE, *DENSE])
     parser.add_argument("--sets", nargs="*")
+    parser.add_argument("--entities", type=int, help="at most so many of each set, evenly spaced")
     parser.add_argument("--result", default="series")
     args = parser.parse_args(options)
     quiet()
@@ -82,9 +97,7 @@ def main(options: list[str]) -> None:
 
     methods = makers(args.methods)
     figures: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in methods}
-    for group, entity, train, test, y in entities():
-        if not 0 < y.sum() < len(y) or (args.sets and group not in args.sets):
-            continue
+    for group, entity, train, test, y in chosen(args.sets, args.entities):
         train, test = train.astype(float), test.astype(float)
         for name, run in methods.items():
             scores, seconds = timed(lambda run=run, a=train, b=test: run(a, b))
@@ -113,8 +126,10 @@ def main(options: list[str]) -> None:
         "Anomalies in series",
         "SMD, ASD, SMAP and MSL, SKAB, TEP, NAB and UCR; AUROC / AP / VUS-PR by step, mean over the entities of a set",
         rows,
-        ["One thread. genad keeps the last 20 % of each training part for calibration; the baselines use all of it.",
+        ["One thread. genad calibrates on the last 20 % of a training part; PPCA and memories learn from it after.",
          "Dense detectors run through Windowed(window=32). Seconds are fit and score of one entity, on average.",
-         "The committee's members and settings were chosen on these sets; expect a little less elsewhere."],
+         "The committee's members and settings were chosen on these sets; expect a little less elsewhere.",
+         *([f"At most {args.entities} entities of a set, evenly spaced by name; for all rows alike."]
+           if args.entities else [])],
         options,
     )  # fmt: skip

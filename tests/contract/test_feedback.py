@@ -85,12 +85,12 @@ def test_query_proposes_different_units_deterministically(first_case):
 
 
 def test_bad_feedback_is_named_and_changes_nothing(first_case):
-    case, X = first_case, first_case.wrap(first_case.normal(60, seed=9))
+    case, X = first_case, first_case.wrap(first_case.normal(120, seed=9))
     detector = copy.deepcopy(case.fitted)
-    for y, found in (([0, 1], "2 labels were given for 60"), ([2] * 60, "other than 1"), ([-1] * 60, "no unit is")):
+    for y, found in (([0, 1], "2 labels were given for 120"), ([2] * 120, "other than 1"), ([-1] * 120, "no unit is")):
         with pytest.raises(InputError, match=found):
             detector.feedback(X, y)
-    for n in (0, 61, 1.5):
-        with pytest.raises(InputError, match=r"n: .* was given; use a whole number from 1 to the 60"):
+    for n in (0, 121, 1.5):
+        with pytest.raises(InputError, match=r"n: .* was given; use a whole number from 1 to the 120"):
             detector.query(X, n)
     np.testing.assert_array_equal(detector.anomaly_score(X), case.fitted.anomaly_score(X))

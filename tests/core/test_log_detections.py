@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -145,6 +147,16 @@ def test_rare_and_missing_events_are_told():
     assert "no other session has 'archive file of job_id=<*>x done'" in found.why(5)
     assert "'close file of job_id=<*>x done' is missing, which 599 of 600 sessions have" in found.why(599)
     assert found.why(0) == ["no single line stands out; the session is unusual as a whole"]
+
+
+def test_a_session_that_breaks_off_is_told_by_its_last_event(learnt):
+    cut = log_of([USUAL] * 30 + [["open", "read", "read"]], miner=learnt.log.miner)
+    found = answer("directly_follows", learnt, cut)
+    assert re.fullmatch(
+        r"line \d+: 'read file of \S+ done' after 'read file of \S+ done', with which it ends, has 100% of the score",
+        found.why(30)[0],
+    )
+    assert found.why(30)[1] == "'close file of job_id=<*>x done' is missing, which 30 of 31 sessions have"
 
 
 def test_reasons_and_states_of_a_language_model():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from genad import Autoencoder, Training, Windowed
+from genad import Autoencoder, Training, Windowed, create
 from genad.core.calibration import Conformal
 from genad.core.registry import Card, Family
 from genad.core.windows import SeriesDetector
@@ -276,3 +276,26 @@ def test_the_detector_inside_is_left_as_it_was():
 def test_a_plain_detector_points_to_windowed():
     with pytest.raises(InputError, match=r"use Windowed\(Autoencoder\(\)\)"):
         Autoencoder().fit(as_series(wave()))
+
+
+@pytest.mark.parametrize("name", ["nearest_memory", "ppca"])
+def test_held_out_windows_are_scored_before_they_are_taken_in(name):
+    # Once in the model, a window would find neighbours that share all but one of its steps, and look far too normal.
+    def walk(seed):
+        noise, values = np.random.default_rng(seed).normal(size=(1700, 2)), np.zeros((1700, 2))
+        for t in range(1, len(noise)):
+            values[t] = 0.8 * values[t - 1] + noise[t]
+        return values[200:]
+
+    shares = [np.mean(Windowed(create(name)).fit(walk(k)).p_value(walk(10 + k)) <= 0.3) for k in range(3)]
+    assert 0.05 < np.mean(shares) < 0.6
+
+
+def test_labelled_steps_set_no_scales():
+    t = np.arange(900)
+    series, y = np.c_[np.sin(t / 5), np.cos(t / 5)], np.zeros(900, int)
+    y[300:340] = 1
+    wild = series.copy()
+    wild[300:340] *= 1000
+    plain, told = (Windowed(create("ppca")).fit(values, y).anomaly_score(series) for values in (series, wild))
+    assert plain.tobytes() == told.tobytes()

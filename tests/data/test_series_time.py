@@ -195,3 +195,15 @@ def test_answers_in_the_kind_that_came_in():
     assert table.column("v").tolist() == [0.0] * 3
     with pytest.raises(InputError, match="2 entries for 1 channels"):
         line.like_original({"a": np.zeros(3), "b": np.zeros(3)})
+
+
+def test_taken_rows_leave_gaps_and_keep_their_entities():
+    given = {"v": np.arange(10.0), "id": list("aabbababab")}
+    series = as_series(given, entity="id", time=False)
+    taken = series.take(np.setdiff1d(np.arange(10), [1, 7]))
+    assert taken.values.ravel().tolist() == [0.0, 4.0, 6.0, 8.0, 2.0, 3.0, 5.0, 9.0]
+    assert taken.entity.tolist() == ["a"] * 4 + ["b"] * 4
+    assert taken.restore_order(taken.values.ravel()).tolist() == [0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 9.0]
+    whole = as_series(np.arange(6.0)).take(np.array([5, 0, 1, 3]))
+    assert whole.segments.tolist() == [[0, 2], [2, 3], [3, 4]]
+    assert as_series(np.arange(6.0)).take(np.arange(6)).segments.tolist() == [[0, 6]]

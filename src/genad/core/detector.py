@@ -34,7 +34,6 @@ from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
 from genad.data.log import Sessions
 from genad.data.samples import Samples, Subset
-from genad.data.series import Series
 from genad.data.table import Table
 from genad.nn import Backbone
 
@@ -387,12 +386,8 @@ class Detector(Hooks, Feedback, OutlierMixin, BaseEstimator):
         given, X = X, validated(self, X, reset=reset)
         if reset:
             self.adapter_: Adapter = make_adapter(self, X)
-            rows = None if isinstance(X, Series) else rows_to_scale(y, len(X))
-            if rows is None:
-                loaded = self.adapter_.fit(X)
-            else:
-                self.adapter_.fit(X.take(rows) if hasattr(X, "take") and not isinstance(X, np.ndarray) else X[rows])
-                loaded = self.adapter_.transform(X)
+            rows = rows_to_scale(y, len(X))
+            loaded = self.adapter_.fit(X) if rows is None else self.adapter_.fit_to(X, rows)
         else:
             loaded = self.adapter_.transform(X)
         if isinstance(X, Table) and hasattr(given, "columns"):

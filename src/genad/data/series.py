@@ -101,6 +101,44 @@ class Series:
         restored[self.order] = per_row
         return restored
 
+    def take(self, rows: np.ndarray) -> Series:
+        """Return the series without its other rows, which leave gaps.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            Numbers of rows in the user's data, each once.
+
+        Returns
+        -------
+        Series
+            The rows in the order of `values`; no segment reaches over a row that is left out.
+
+        Examples
+        --------
+        >>> series = as_series([5.0, 6.0, 900.0, 7.0, 8.0]).take(np.array([0, 1, 3, 4]))
+        >>> series.values.ravel().tolist(), series.segments.tolist()
+        ([5.0, 6.0, 7.0, 8.0], [[0, 2], [2, 4]])
+        """
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[rows] = True
+        kept = chosen[self.order]
+        place = np.concatenate([[0], np.cumsum(kept)])
+        segments = []
+        for start, stop in self.segments.tolist():
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], kept[start:stop], [False]]).astype(np.int8)))
+            segments.append(place[start + edges].reshape(-1, 2))
+        values = self.values[kept]
+        return Series(
+            values,
+            self.names,
+            None if self.time is None else self.time[kept],
+            None if self.entity is None else self.entity[kept],
+            np.concatenate(segments),
+            (np.cumsum(chosen) - 1)[self.order[kept]],
+            original=values if isinstance(self.original, np.ndarray) else as_table(values, columns=self.names),
+        )
+
     def like_original(self, channels: Mapping[str, np.ndarray]) -> Any:
         """Put new channel values into the kind, order and columns of the user's data.
 

@@ -57,12 +57,19 @@ def test_kernel_dissimilarity_is_zero_for_equals_and_at_most_one(net):
     assert torch.equal(net.dissimilarity(gap, x, mask), torch.zeros(4))
 
 
-def test_rounds_take_one_step_of_the_critic_and_three_of_the_generator():
-    detector = MADGAN()
-    critic, generator = detector.phases(None)
-    assert (critic.modules, critic.optimizer, critic.repeat) == (("discriminator",), "sgd", 1)
-    assert (generator.modules, generator.optimizer, generator.repeat) == (("generator",), None, 3)
-    assert detector._training.optimizer == "adam"
+def test_rounds_take_one_step_of_the_discriminator_and_some_of_the_generator():
+    for steps in (1, 3):
+        discriminator, generator = MADGAN(generator_steps=steps).phases(None)
+        assert (discriminator.modules, discriminator.repeat) == (("discriminator",), 1)
+        assert (generator.modules, generator.repeat) == (("generator",), steps)
+    assert MADGAN()._training.optimizer == "adam"
+
+
+def test_generated_values_are_bounded(net):
+    made = net.generator(torch.full((2, 12, 3), 1e3))
+    assert made.abs().max() <= 4
+    net.generator.output.bias.fill_(1e3)
+    torch.testing.assert_close(net.generator(torch.zeros(1, 12, 3)), torch.full((1, 12, 2), 4.0))
 
 
 def test_losses_are_cross_entropies_of_real_and_made_steps(net):

@@ -63,6 +63,11 @@ class Adapter:
         """Learn the scales from ``X`` and return it standardised."""
         raise NotImplementedError
 
+    def fit_to(self, X: Any, rows: Array) -> Loaded:
+        """Learn the scales from some rows of ``X`` alone and return all of it standardised."""
+        self.fit(X[rows] if isinstance(X, np.ndarray) or not hasattr(X, "take") else X.take(rows))
+        return self.transform(X)
+
     def transform(self, X: Any) -> Loaded:
         """Return ``X`` standardised by the learnt scales."""
         raise NotImplementedError

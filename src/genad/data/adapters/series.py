@@ -52,7 +52,14 @@ class SeriesAdapter(Adapter):
 
     def fit(self, X: Series) -> Loaded:
         """Learn the channels' scales and settle the window."""
-        self.encoder.fit(self._channels(X))
+        return self._settle(X, X)
+
+    def fit_to(self, X: Series, rows: Array) -> Loaded:
+        """Learn the channels' scales from some steps; the window is settled by all of them."""
+        return self._settle(X, X.take(rows))
+
+    def _settle(self, X: Series, scaled: Series) -> Loaded:
+        self.encoder.fit(self._channels(scaled))
         longest = max(int(stop - start) for start, stop in X.segments)
         self.length = self.window or int(np.clip(longest // 4, 2, self.default))
         return self.transform(X)
