@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genad.core.calibration.alert_policy import AlertPolicy, PolicyOutcome
 from genad.core.calibration.conformal import (
     attainable_alpha,
     conformal_p_values,
@@ -21,6 +22,7 @@ from genad.core.calibration.martingale import ConformalMartingale
 from genad.core.calibration.merging import merge_p_values
 from genad.core.calibration.online_fdr import ADDIS, LORD, SAFFRON, OnlineFDR
 from genad.core.calibration.rule import Threshold, threshold_from_dict
+from genad.core.calibration.segments import FittedSegments, Segmented
 from genad.core.calibration.spot import DSPOT, SPOT
 from genad.core.calibration.streams import RunningConformal, StreamRule, stream_from_dict
 from genad.core.calibration.thresholds import (
@@ -40,15 +42,19 @@ __all__ = [
     "SAFFRON",
     "SPOT",
     "Adaptive",
+    "AlertPolicy",
     "BestF",
     "Conformal",
     "ConformalMartingale",
+    "FittedSegments",
     "FittedThreshold",
     "FixedValue",
     "OnlineFDR",
     "PeaksOverThreshold",
+    "PolicyOutcome",
     "Quantile",
     "RunningConformal",
+    "Segmented",
     "StreamRule",
     "Threshold",
     "adjusted_p_values",
