@@ -1,4 +1,4 @@
-"""One contract for every registered synthesizer: masks say what changed, the source is kept, every draw is seeded."""
+"""One contract for synthesizers of images: masks say what changed, the source is kept, every draw is seeded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sklearn.base import clone
 
 from genad.core.training import Training
 from genad.errors import InputError
-from genad.synthesis.base import create_synthesizer, synthesizers
+from genad.synthesis.base import create_synthesizer, list_synthesizers, synthesizers
 
-NAMES = sorted(synthesizers())
+NAMES = list_synthesizers(kind="image")
 SIZES = [(8, 8), (9, 31), (32, 20)]
 
 

@@ -46,9 +46,9 @@ class ImageCommittee(FrozenFeatures):
     Gaussians' alone, for a memory of whole images localises poorly. No labels are used in a fit.
 
     **When to use.** Photographs of products, when nothing better is known about them. AUROC of
-    images at 128 px: 0.955 on magnetic tiles (pixels 0.854), 0.922 on solar cells; the best single reference, nearest
-    neighbours of pooled features, has 0.907 and 0.903. On brain slices it has 0.801, and its Gaussians alone
-    have 0.850. Members and settings were chosen by their scores on these very
+    images at 128 px: 0.958 on magnetic tiles (pixels 0.855), 0.920 on solar cells; the best single reference, nearest
+    neighbours of pooled features, has 0.907 and 0.902. On brain slices it has 0.842, and its Gaussians alone
+    have 0.866. Members and settings were chosen by their scores on these very
     sets, so expect a little less elsewhere.
 
     **When it fails.** Defects below about 8 px of the ``resolution``; objects that move about in the image, which the

@@ -7,7 +7,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "anomaly_diffusion": ["AnomalyDiffusion"],
         "base": ["Draft", "Synthesizer"],
+        "cut_add_paste": ["CutAddPaste"],
         "cut_paste": ["CutPaste"],
+        "injected": ["Injected"],
         "noise_lesions": ["NoiseLesions"],
         "perlin_texture": ["PerlinTexture"],
         "poisson_blend": ["PoissonBlend", "intensity_label"],
@@ -18,7 +20,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "register_synthesizer",
             "synthesizers",
         ],
+        "rows": ["RowSynthesizer"],
+        "series_taxonomy": ["SeriesTaxonomy"],
+        "spans": ["SeriesSynthesizer"],
         "synthetic": ["Synthetic"],
+        "tabular_anomalies": ["TabularAnomalies"],
         "textures": ["TextureBank"],
     },
 )

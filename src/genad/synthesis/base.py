@@ -1,4 +1,4 @@
-"""The contract of every synthesizer: normal images in; anomalous images, the masks of what changed, and labels out."""
+"""The contract of synthesizers of images: normal ones in; anomalous ones, the masks of what changed, and labels out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor
 from torch.nn import functional
 
 from genad.core.persistence import read_parameter_with
-from genad.errors import InputError, InputTypeError
+from genad.errors import InputError
+from genad.synthesis.contract import SynthesizerBase, check_request
 from genad.synthesis.masks import shows_object
 from genad.synthesis.pixels import VISIBLE, read_masks, read_pixels
 from genad.synthesis.registry import (
@@ -65,50 +65,16 @@ class Draft:
 
 
 @dataclass(eq=False, repr=False)
-class Synthesizer(BaseEstimator):
-    """Base of the synthesizers: dataclasses of hyper-parameters with :meth:`draft` filled in.
+class Synthesizer(SynthesizerBase):
+    """Base of the synthesizers of images: dataclasses of hyper-parameters with :meth:`draft` filled in.
 
     A method proposes images and regions; this class makes the promises: outside the mask the source is kept to the
     last bit, every change inside is visible (half a level of 8 bits), no mask is empty, the source is never written
     to, and every draw comes from the generator that was passed in.
     """
 
-    card: ClassVar[SynthesisCard]
-    name: ClassVar[str]
     #: Words for the whole numbers drawn under a key, in the samples' meta.
     words: ClassVar[dict[str, tuple[str, ...]]] = {}
-
-    def check_parameters(self) -> None:
-        """Refuse hyper-parameters that cannot work; a method overrides this.
-
-        Raises
-        ------
-        InputError
-            Naming the parameter, what was found and what is accepted.
-        """
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return name and hyper-parameters as plain values, for model files.
-
-        Raises
-        ------
-        InputError
-            When a hyper-parameter is an object that a file cannot hold, or the class is not registered.
-        """
-        if synthesizers().get(self.name) is not type(self):
-            raise InputError(
-                f"synthesizer: {type(self).__name__} cannot be saved, for it is not registered; a fitted detector does "
-                "not need it, so set the detector's synthesizer to a registered name first."
-            )
-        params = {}
-        for key, value in self.get_params(deep=False).items():
-            if value is not None and not isinstance(value, bool | int | float | str | tuple | list):
-                raise InputError(
-                    f"{key}: a {type(value).__name__} of {self.name} cannot be saved; a fitted detector does not need "
-                    f"it, so set the detector's synthesizer to {self.name!r} first."
-                )
-            params[key] = list(value) if isinstance(value, tuple) else value
-        return {"name": self.name, "params": params}
 
     def draft(self, x: Tensor, generator: torch.Generator) -> Draft:
         """Propose an anomalous version of each image of ``x``, (B, C, H, W) in 0..1."""
@@ -209,15 +175,12 @@ class Synthesizer(BaseEstimator):
         InputError
             For images that cannot be used, or ``n`` below 1.
         """
-        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
-            raise InputError(f"n: {n!r} was given; make at least 1 image.")
-        if not isinstance(random_state, int | np.integer) or isinstance(random_state, bool):
-            raise InputTypeError(f"random_state: {random_state!r} was given; use a whole number.")
+        n, random_state = check_request(n, random_state, "image")
         self.check_parameters()
         values, limits = read_pixels(X, "X")
-        generator = torch.Generator().manual_seed(int(random_state))
-        rounds = [torch.randperm(len(values), generator=generator) for _ in range(-(-int(n) // len(values)))]
-        sources = torch.cat(rounds)[: int(n)].numpy()
+        generator = torch.Generator().manual_seed(random_state)
+        rounds = [torch.randperm(len(values), generator=generator) for _ in range(-(-n // len(values)))]
+        sources = torch.cat(rounds)[:n].numpy()
         samples, masks, meta = [], [], []
         for first in range(0, len(sources), _BLOCK):
             chosen = sources[first : first + _BLOCK]

@@ -10,9 +10,9 @@ from genad.core.catalog import Catalog
 from genad.data.kinds import Kind
 
 if TYPE_CHECKING:
-    from genad.synthesis.base import Synthesizer
+    from genad.synthesis.contract import SynthesizerBase
 
-_CATALOG: Catalog[Synthesizer] = Catalog("synthesizer", ("genad.synthesis",))
+_CATALOG: Catalog[SynthesizerBase] = Catalog("synthesizer", ("genad.synthesis",))
 T = TypeVar("T", bound=type)
 
 
@@ -57,23 +57,30 @@ def register_synthesizer(card: SynthesisCard, *, name: str | None = None) -> Cal
     return _CATALOG.register(card, name)
 
 
-def synthesizers() -> dict[str, type[Synthesizer]]:
+def synthesizers() -> dict[str, type[SynthesizerBase]]:
     """Return every registered synthesizer class by name, in alphabetical order."""
     return _CATALOG.classes()
 
 
-def list_synthesizers(pattern: str = "*") -> list[str]:
+def list_synthesizers(pattern: str = "*", kind: Kind | str | None = None) -> list[str]:
     """List the names of registered synthesizers that match a wildcard pattern.
+
+    Parameters
+    ----------
+    pattern : str
+        With ``*`` and ``?``.
+    kind : {"image", "table", "series"}, optional
+        Only those that take this kind of data.
 
     Examples
     --------
-    >>> list_synthesizers("cut*")
+    >>> list_synthesizers("cut*", "image")
     ['cut_paste']
     """
-    return list(_CATALOG.classes(pattern))
+    return [name for name, cls in _CATALOG.classes(pattern).items() if kind is None or kind in cls.card.kinds]
 
 
-def create_synthesizer(name: str, /, **params: Any) -> Synthesizer:
+def create_synthesizer(name: str, /, **params: Any) -> Any:
     """Make a synthesizer by its registry name.
 
     Parameters
@@ -85,7 +92,7 @@ def create_synthesizer(name: str, /, **params: Any) -> Synthesizer:
 
     Returns
     -------
-    Synthesizer
+    Synthesizer, RowSynthesizer or SeriesSynthesizer
         Not fitted.
 
     Raises

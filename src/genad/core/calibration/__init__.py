@@ -11,6 +11,7 @@ from genad.core.calibration.conformal import (
     grouped_p_values,
     samples_needed,
 )
+from genad.core.calibration.dynamic import NonparametricDynamicThreshold
 from genad.core.calibration.evt import GPD, fit_gpd, pot_quantile
 from genad.core.calibration.fdr import (
     adjusted_p_values,
@@ -49,6 +50,7 @@ __all__ = [
     "FittedSegments",
     "FittedThreshold",
     "FixedValue",
+    "NonparametricDynamicThreshold",
     "OnlineFDR",
     "PeaksOverThreshold",
     "PolicyOutcome",

@@ -94,10 +94,10 @@ class MemAE(EncodeMixin, ReconstructionDetector):
 
     **When to use.** An autoencoder rebuilds the anomalies as well; normal samples consist of pieces that recur.
 
-    **When it fails.** Pieces small enough to recur everywhere (strokes, edges) also make up anomalies, so the finer
-    the map, the less the memory forbids. Image AUROC at 32 px, one seed: 0.580 on magnetic_tile, 0.675 on elpv, 0.774
-    on brain_mri and 0.845 on MNIST one against the rest; pixel PCA has 0.640, 0.665, 0.781 and 0.943. It is ahead on
-    elpv alone: the pieces of one digit make up the others.
+    **When it fails.** Pieces small enough to recur everywhere (strokes, edges) also make up anomalies, so the finer the
+    map, the less the memory forbids. Image AUROC at 32 px, three seeds: 0.580 on magnetic_tile, 0.670 on elpv, 0.783 on
+    brain_mri and 0.846 on MNIST one against the rest; pixel PCA has 0.640, 0.668, 0.779 and 0.943. It is barely ahead
+    on elpv and brain_mri, and behind on digits, where the pieces of one make up the others.
 
     Parameters
     ----------

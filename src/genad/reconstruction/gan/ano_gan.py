@@ -110,13 +110,13 @@ class AnoGAN(SampleMixin, ReconstructionDetector):
 
     **When it fails.** A search costs ``inversion_steps`` passes forth and back through both networks. Whatever the
     generator does not cover counts as anomalous, and adversarial training on some hundred samples covers little. Scores
-    of different ``inversion_steps`` cannot be compared. Image AUROC at 32 px, one seed: 0.575 on magnetic_tile, 0.723
-    on elpv, 0.755 on brain_mri and 0.798 on MNIST one against the rest; pixel PCA has 0.640, 0.665, 0.781 and 0.943,
-    so that only elpv comes out ahead. More training did not mend that: 2,000 updates gave 0.579 on magnetic_tile, and
-    0.687 on elpv and 0.719 on brain_mri, though 0.843 where the digits 0 and 5 had 0.801. Dense networks half as wide
-    gave 0.574, 0.723, 0.748 and 0.792 in the same order. Neither was kept, with these figures in view.
-    With the digit 2 as the normal class it had 0.589 in a trial: from 500 images the generator does not learn all ways
-    to write a digit, and the residual then measures ink.
+    of different ``inversion_steps`` cannot be compared. Image AUROC at 32 px, three seeds: 0.575 on magnetic_tile,
+    0.722 on elpv, 0.771 on brain_mri and 0.801 on MNIST one against the rest; pixel PCA has 0.640, 0.668, 0.779 and
+    0.943, so that only elpv comes out ahead. More training did not mend that in trials of one seed: 2,000 updates gave
+    0.579 on magnetic_tile, and 0.687 on elpv and 0.719 on brain_mri, though 0.843 where the digits 0 and 5 had 0.801.
+    Dense networks half as wide gave 0.574, 0.723, 0.748 and 0.792 in the same order. Neither was kept, with these
+    figures in view. With the digit 2 as the normal class it had 0.589 in a trial: from 500 images the generator does
+    not learn all ways to write a digit, and the residual then measures ink.
 
     Images of at most 4,096 values get dense networks where no ``backbone`` is asked for: a search takes a
     fraction of the time, and with some hundred training images they cover more than convolutions do.

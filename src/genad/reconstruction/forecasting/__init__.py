@@ -1,0 +1,1 @@
+"""Detectors of series that expect each step from the steps before it."""
