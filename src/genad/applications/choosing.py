@@ -45,8 +45,8 @@ def choose_for_images(images: Images, application: str = "industrial", *, device
 
     Features of a frozen network need no training and take about 5 ms an image on a processor. Where they cannot be had,
     a network of pixels has to be trained, and what is worth training depends on the device: on a processor 5 seconds
-    of a VAE find as much in digits as 20 seconds of a transformer block (AUROC 0.963 and 0.964 in the benchmarks). Larger
-    photographs are left to DRAEM, slices to the transformer block (0.751 and 0.710 on elpv, 0.808 and 0.837 on
+    of a VAE find as much in digits as 20 seconds of a transformer block (AUROC 0.963 and 0.964 in the benchmarks).
+    Larger photographs are left to DRAEM, slices to the transformer block (0.751 and 0.710 on elpv, 0.808 and 0.837 on
     brain_mri).
 
     Parameters
