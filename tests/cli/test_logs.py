@@ -222,16 +222,16 @@ def test_a_spent_budget_gives_a_marked_partial_answer_that_goes_on(ask, genad, g
 
 
 def test_a_wrong_key_is_never_shown(ask, genad, tmp_path):
-    result = genad(*ask, "--llm-model", "tiny", "--llm-key-env", "WRONG_KEY", "-o", tmp_path, code=1)
+    result = genad(*ask, "--llm-model", "tiny", "--llm-key-env", "WRONG_KEY", "-o", tmp_path, code=5)
     assert "genad: --llm-key-env: a key is not accepted" in result.stderr
     assert "sk-wrong" not in result.stderr
-    debugged = genad(*ask, "--llm-model", "tiny", "--llm-key-env", "WRONG_KEY", "-o", tmp_path, "--debug", code=1)
+    debugged = genad(*ask, "--llm-model", "tiny", "--llm-key-env", "WRONG_KEY", "-o", tmp_path, "--debug", code=5)
     assert "sk-wrong" not in debugged.stderr
 
 
 def test_a_model_the_service_does_not_know(ask, genad, tmp_path):
     at = (*ask, "--llm-key-env", "RIGHT_KEY", "-o", tmp_path)
-    assert "--llm-model: 'huge' is not known" in genad(*at, "--llm-model", "huge", code=1).stderr
+    assert "--llm-model: 'huge' is not known" in genad(*at, "--llm-model", "huge", code=5).stderr
     assert "--llm-model: none was given" in genad(*at, code=2).stderr
 
 

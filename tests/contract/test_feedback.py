@@ -77,7 +77,7 @@ def test_one_class_and_contradicting_labels_are_taken(first_case, labels):
 
 def test_query_proposes_different_units_deterministically(first_case):
     case = first_case
-    X = np.concatenate([case.normal(60, seed=7), case.anomalous(20, seed=8)])
+    X = np.concatenate([case.normal(90, seed=7), case.anomalous(30, seed=8)])
     chosen = case.fitted.query(case.wrap(X), 8)
     assert len(set(chosen.tolist())) == 8
     assert ((chosen >= 0) & (chosen < len(X))).all()

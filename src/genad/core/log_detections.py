@@ -283,8 +283,10 @@ class LogDetections(Detections):
         i = self.position(i)
         lines = self.lines(i)
         order = sorted(range(len(lines)), key=lambda k: -lines[k].share)[: parts or 50]
+        # Where no line stands out, each has the same.
+        even = 0.0 if any(line.share > 0 for line in lines) else 1.0 / len(lines)
         found = tuple(
-            Part(lines[k].where, clipped(lines[k].text), lines[k].expected or None, None, None, lines[k].share)
+            Part(lines[k].where, clipped(lines[k].text), lines[k].expected or None, None, None, lines[k].share or even)
             for k in order
         )
         return Explanation(i, float(self.scores[i]), float(self.p_values[i]), found)

@@ -92,6 +92,8 @@ class SupportVectors(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Score vectors ``(B, D)``, giving ``(B,)`` in float64."""
-        apart = torch.cdist(self._scaled(rows), self.vectors)
-        score: Tensor = self.offset - torch.exp(-apart.square() / self.vectors.shape[1]) @ self.weights
+        # Without matrix products, whose rounding depends on how many rows there are; many scores tie at the threshold.
+        apart = torch.cdist(self._scaled(rows), self.vectors, compute_mode="donot_use_mm_for_euclid_dist")
+        alike = torch.exp(-apart.square() / self.vectors.shape[1])
+        score: Tensor = self.offset - (alike * self.weights).sum(1)
         return score
