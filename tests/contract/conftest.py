@@ -76,7 +76,7 @@ EXAMPLES = {
 }
 
 # Detectors whose training cannot be shortened run on the kind they are meant for alone.
-COSTLY = {"table_committee": (Kind.TABLE,)}
+COSTLY = {"table_committee": (Kind.TABLE,), "score_sde": (Kind.TABLE, Kind.WINDOW)}
 
 TABLE_CENTRE = np.array([3.0, -2.0, 50.0, 0.0, 0.01])
 TABLE_SPREAD = np.array([2.0, 0.5, 20.0, 1.0, 0.002])

@@ -48,8 +48,6 @@ Prompt = str | Sequence[Message]
 
 ReplyStatus = Literal["ok", "cut", "refused", "empty", "malformed"]
 
-# What stands before the path of a file that llama.cpp shall run.
-_LLAMA_CPP = "llamacpp:"
 _ROLES = ("system", "user", "assistant")
 
 
@@ -246,8 +244,8 @@ def open_model(
     ----------
     where : str, Path or None
         None is the small local model that a package brings; an address (``http://`` or ``https://``) any service that
-        speaks the OpenAI protocol; ``llamacpp:`` with or without the path of a GGUF file runs it, or the small local
-        model, by llama.cpp; otherwise the path of a GGUF file or of a folder in the format of Hugging Face.
+        speaks the OpenAI protocol; otherwise the path of a GGUF file or of a folder in the
+        format of Hugging Face.
     model : str or None
         The name of the model at the service.
     api_key_env : str or None
@@ -255,8 +253,8 @@ def open_model(
     meter : Meter or None
         With a budget and prices, if wanted.
     **settings
-        Of :class:`~genad.foundation.openai_backend.OpenAIBackend`,
-        :class:`~genad.foundation.llama_cpp.LlamaCppModel` or :class:`~genad.foundation.local_lm.LocalModel`.
+        Of :class:`~genad.foundation.openai_backend.OpenAIBackend` or
+        :class:`~genad.foundation.local_lm.LocalModel`.
 
     Returns
     -------
@@ -281,10 +279,6 @@ def open_model(
         return OpenAIBackend(str(where), model, api_key_env=api_key_env, meter=meter, **settings)
     if model:
         raise InputError(f"llm_model: {model!r} was given without an address; give llm='http://...' with it.")
-    if where is not None and str(where).startswith(_LLAMA_CPP):
-        from genad.foundation.llama_cpp import LlamaCppModel
-
-        return LlamaCppModel(str(where).removeprefix(_LLAMA_CPP) or None, meter=meter, **settings)
     from genad.foundation.local_lm import LocalModel
 
     return LocalModel(where, meter=meter, **settings)
