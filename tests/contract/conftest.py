@@ -29,6 +29,7 @@ from genad.core.training import Training
 from genad.core.windows import Windowed
 from genad.data.kinds import Kind
 from genad.density.explicit.ppca import PPCA
+from genad.density.implicit.score_sde import ScoreSDE
 from genad.errors import GenadWarning
 from genad.reconstruction.autoencoder.autoencoder import Autoencoder
 from genad.representation import prompting
@@ -65,6 +66,8 @@ class Example:
 EXAMPLES = {
     "committee": Example(lambda kind: Committee((Autoencoder(training=QUICK), PPCA()))),
     "ensemble": Example(lambda kind: Ensemble(Autoencoder(), n=3)),
+    # Two steps of its equation, not ten: their number changes the precision of a likelihood and nothing else here.
+    "score_sde": Example(lambda kind: ScoreSDE(steps=2)),
     "windowed": Example(lambda kind: Windowed(Autoencoder())),
     "grouped": Example(
         lambda kind: Grouped(Windowed(Autoencoder()) if kind is Kind.SERIES else Autoencoder()),
