@@ -29,7 +29,8 @@ class FeedbackHead:
     added. At a unit labelled anomalous it is pulled upwards, by 3 nats and by what the unit lacks to a p-value of 1 %;
     at one labelled normal downwards, by 3 nats and by what the unit is beyond. It is the mean of a Gaussian process on
     rarity and traits, so it reaches units whose scores come from the same places and fades for all others. Without
-    labels nothing changes; contradicting labels of like units cancel.
+    labels nothing changes; contradicting labels of like units cancel. The variances were chosen among a few by AUROC
+    and average precision of ``ppca`` on the 14 tables of the benchmark, one seed.
 
     Attributes
     ----------

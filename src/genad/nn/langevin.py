@@ -57,8 +57,9 @@ def langevin(
 
     Examples
     --------
-    >>> _ = torch.manual_seed(0)
-    >>> wide = langevin(lambda x: 0.5 * x.square().sum(1), torch.zeros(2000, 1), steps=100, step=0.1)
+    >>> with torch.random.fork_rng():
+    ...     _ = torch.manual_seed(0)
+    ...     wide = langevin(lambda x: 0.5 * x.square().sum(1), torch.zeros(2000, 1), steps=100, step=0.1)
     >>> round(wide.std().item(), 1)
     1.0
     """

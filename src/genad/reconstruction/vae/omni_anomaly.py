@@ -19,6 +19,7 @@ from genad.data.samples import Batch
 from genad.nn import DiagGaussianHead, PlanarFlow, gaussian_log_prob
 from genad.nn.flow import SHIFT
 from genad.nn.gaussian import HALF_LOG_TWO_PI
+from genad.reconstruction.vae.steps import step_sum
 
 
 class RandomWalkPrior(nn.Module):
@@ -291,7 +292,7 @@ class OmniAnomaly(SeriesDetector):
             z, _ = net.posterior_path(x, noise.expand(len(x), -1, -1))
             mean, std = net.decode(z)
             log_p = gaussian_log_prob(x, mean, std)
-            score = score - _over_channels(batch, log_p) / self.draws
+            score = score - step_sum(batch, log_p) / self.draws
             centre = centre + mean / self.draws
             excess = excess + 0.5 * ((x - mean) / std).square() / self.draws
         return Inference(
@@ -299,11 +300,3 @@ class OmniAnomaly(SeriesDetector):
             batch.keep_observed(excess) if "map" in want else None,
             centre if "restored" in want else None,
         )
-
-
-def _over_channels(batch: Batch, values: Tensor) -> Tensor:
-    """Add up the channels of each step, missing ones counted at the mean of the observed."""
-    if batch.mask is None:
-        return values.sum(-1)
-    seen = batch.mask.sum(-1).clamp_min(1)
-    return batch.keep_observed(values).sum(-1) / seen * values.shape[-1]
