@@ -35,6 +35,8 @@ __all__ = [
     "TokenScores",
     "Usage",
     "as_messages",
+    "model_file",
+    "names_llama_cpp",
     "need",
     "open_model",
 ]
@@ -47,6 +49,9 @@ Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
 
 ReplyStatus = Literal["ok", "cut", "refused", "empty", "malformed"]
+
+#: What stands before the path of a file that llama.cpp is to compute.
+_LLAMA_CPP = "llamacpp:"
 
 _ROLES = ("system", "user", "assistant")
 
@@ -230,6 +235,23 @@ def as_messages(prompt: Prompt) -> list[dict[str, str]]:
     return messages
 
 
+def names_llama_cpp(where: str | Path | None) -> bool:
+    """Return whether llama.cpp is to compute the model: ``"llamacpp:"`` stands before its path."""
+    return where is not None and str(where).startswith(_LLAMA_CPP)
+
+
+def model_file(where: str | Path | None) -> Path | None:
+    """Return the file or folder of a model of this process; None for the small local model.
+
+    Examples
+    --------
+    >>> model_file("llamacpp:models/qwen3.gguf").name, model_file("llamacpp:"), model_file(None)
+    ('qwen3.gguf', None, None)
+    """
+    named = "" if where is None else str(where).removeprefix(_LLAMA_CPP)
+    return Path(named) if named else None
+
+
 def open_model(
     where: str | Path | None = None,
     model: str | None = None,
@@ -244,8 +266,8 @@ def open_model(
     ----------
     where : str, Path or None
         None is the small local model that a package brings; an address (``http://`` or ``https://``) any service that
-        speaks the OpenAI protocol; otherwise the path of a GGUF file or of a folder in the
-        format of Hugging Face.
+        speaks the OpenAI protocol; ``"llamacpp:"`` and the path of a GGUF file, or none for the small local model, has
+        llama.cpp compute it; otherwise the path of a GGUF file or of a folder in the format of Hugging Face.
     model : str or None
         The name of the model at the service.
     api_key_env : str or None
@@ -253,8 +275,8 @@ def open_model(
     meter : Meter or None
         With a budget and prices, if wanted.
     **settings
-        Of :class:`~genad.foundation.openai_backend.OpenAIBackend` or
-        :class:`~genad.foundation.local_lm.LocalModel`.
+        Of :class:`~genad.foundation.openai_backend.OpenAIBackend`,
+        :class:`~genad.foundation.llama_cpp.LlamaCppModel` or :class:`~genad.foundation.local_lm.LocalModel`.
 
     Returns
     -------
@@ -270,6 +292,8 @@ def open_model(
     --------
     >>> open_model("http://localhost:11434/v1", "qwen3")
     OpenAIBackend('qwen3 at http://localhost:11434/v1')
+    >>> open_model("llamacpp:models/qwen3.gguf")
+    LlamaCppModel('models/qwen3.gguf')
     """
     if where is not None and str(where).startswith(("http://", "https://")):
         from genad.foundation.openai_backend import OpenAIBackend
@@ -279,6 +303,10 @@ def open_model(
         return OpenAIBackend(str(where), model, api_key_env=api_key_env, meter=meter, **settings)
     if model:
         raise InputError(f"llm_model: {model!r} was given without an address; give llm='http://...' with it.")
+    if names_llama_cpp(where):
+        from genad.foundation.llama_cpp import LlamaCppModel
+
+        return LlamaCppModel(model_file(where), meter=meter, **settings)
     from genad.foundation.local_lm import LocalModel
 
     return LocalModel(where, meter=meter, **settings)

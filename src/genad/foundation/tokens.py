@@ -6,7 +6,7 @@ Text that comes from outside is never read as control tokens: the words ``<|im_e
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,49 @@ _CUTS = {
 }
 _CONTROL = 3  # type of control tokens in GGUF
 _STAND_IN = "\ue000{}\ue001"  # private characters hold the place of a message while the template is rendered
+
+
+def template_parts(
+    template: str, messages: Sequence[Mapping[str, str]], begin: str, end: str
+) -> Iterator[tuple[str, bool]]:
+    """Yield the text of a conversation up to where the answer begins, part by part, and whether a message said it.
+
+    What was said is kept apart from the template's own text, so that no message can write control tokens.
+
+    Parameters
+    ----------
+    template : str
+        The chat template of a model, in Jinja.
+    messages : sequence of mappings
+        Each with ``role`` and ``content``.
+    begin, end : str
+        Names of the tokens that begin a text and end an answer.
+
+    Raises
+    ------
+    InputError
+        When the template refuses the conversation.
+
+    Examples
+    --------
+    >>> form = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
+    >>> list(template_parts(form, [{"role": "user", "content": "<|system|>"}], "", ""))
+    [('<|user|>', False), ('<|system|>', True), ('<|assistant|>', False)]
+    """
+    jinja2 = require("jinja2", "llm")
+    sandbox = require("jinja2.sandbox", "llm").ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    held = [{**message, "content": _STAND_IN.format(i)} for i, message in enumerate(messages)]
+    try:
+        text = sandbox.from_string(template).render(
+            messages=held, add_generation_prompt=True, bos_token=begin, eos_token=end
+        )
+    except jinja2.TemplateError as error:
+        raise InputError(f"messages: the chat template of the model refuses them ({error}).") from None
+    for part in re.split("(\ue000\\d+\ue001)", text):
+        if part.startswith("\ue000"):
+            yield messages[int(part[1:-1])]["content"], True
+        elif part:
+            yield part, False
 
 
 class Tokens:
@@ -127,21 +170,9 @@ class Tokens:
         """
         if not self._template:
             raise InputError("messages: this model has no chat template; use the likelihoods of plain text instead.")
-        jinja2 = require("jinja2", "llm")
-        sandbox = require("jinja2.sandbox", "llm").ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        held = [{**message, "content": _STAND_IN.format(i)} for i, message in enumerate(messages)]
-        try:
-            text = sandbox.from_string(self._template).render(
-                messages=held, add_generation_prompt=True, bos_token=self._begin_name, eos_token=self.names[self.end]
-            )
-        except jinja2.TemplateError as error:
-            raise InputError(f"messages: the chat template of the model refuses them ({error}).") from None
         ids: list[int] = []
-        for part in re.split("(\ue000\\d+\ue001)", text):
-            if part.startswith("\ue000"):
-                ids += self.encode(messages[int(part[1:-1])]["content"])
-            else:
-                ids += self._encode_template(part)
+        for part, said in template_parts(self._template, messages, self._begin_name, self.names[self.end]):
+            ids += self.encode(part) if said else self._encode_template(part)
         return ids
 
     def _encode_template(self, text: str) -> list[int]:

@@ -25,7 +25,15 @@ from genad.data.adapters import Adapter, Loaded
 from genad.data.log import as_sessions
 from genad.data.samples import Samples, Subset
 from genad.errors import InputError
-from genad.foundation.llm import BudgetExhausted, Cancelled, LanguageModel, need, open_model
+from genad.foundation.llm import (
+    BudgetExhausted,
+    Cancelled,
+    LanguageModel,
+    model_file,
+    names_llama_cpp,
+    need,
+    open_model,
+)
 from genad.foundation.usage import Budget, Meter
 from genad.representation.units import (
     TemplateAdapter,
@@ -191,7 +199,8 @@ class PromptDetector(Detector):
     ----------
     llm : str, LanguageModel or None
         The small local model when None; the address of a service that speaks the OpenAI protocol; the path of a GGUF
-        file; or a model made with :func:`genad.foundation.llm.open_model`, with which a detector cannot be saved.
+        file, after ``"llamacpp:"`` for llama.cpp to compute it; or a model made with
+        :func:`genad.foundation.llm.open_model`, with which a detector cannot be saved.
     llm_model : str, optional
         The model's name at the service.
     api_key_env : str, optional
@@ -252,7 +261,8 @@ class PromptDetector(Detector):
             if self.llm is None or isinstance(self.llm, str | Path):
                 meter = Meter(None if self.budget is None else Budget(tokens=self.budget))
                 # A model of this process computes where the adapters are that a method may train for it.
-                place = {} if self._names_address() else {"device": str(resolve_device(self.device))}
+                local = not self._names_address() and not names_llama_cpp(self.llm)
+                place = {"device": str(resolve_device(self.device))} if local else {}
                 model = open_model(self.llm, self.llm_model, api_key_env=self.api_key_env, meter=meter, **place)
             else:
                 model = self.llm
@@ -281,7 +291,8 @@ class PromptDetector(Detector):
                 "genad.foundation.llm.open_model, or None for the small local model."
             )
         address = self._names_address()
-        if isinstance(self.llm, str | Path) and not address and not Path(self.llm).exists():
+        file = None if address or not isinstance(self.llm, str | Path) else model_file(self.llm)
+        if file is not None and not file.exists():
             raise InputError(f"llm: {str(self.llm)!r} is neither an address (http://...) nor a file or folder.")
         if self.api_key_env is not None and not address:
             raise InputError(f"api_key_env: {self.api_key_env!r} was given without an address; give llm='http://...'.")

@@ -139,7 +139,7 @@ class DiffusionAD(SynthesisDetector):
     is won over :class:`~genad.reconstruction.hybrid.segmenter.SynthesisSegmenter`. Defects
     unlike the synthesised ones are removed less: of pasted patches of the tile itself 0.63 of the error was left.
     Image AUROC at 32 px, one seed: 0.729 on magnetic_tile (pixels 0.667), 0.632 on elpv, 0.795 on brain_mri and 0.671
-    on MNIST one against the rest; pixel PCA has 0.640, 0.665, 0.781 and 0.943.
+    on MNIST one against the rest; pixel PCA has 0.640, 0.668, 0.779 and 0.943.
 
     Parameters
     ----------

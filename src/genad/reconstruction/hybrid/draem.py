@@ -111,7 +111,7 @@ class DRAEM(SynthesisDetector):
     the error inside them was left, and 0.011 of the range outside; on the varied brain slices 0.49 and 0.054; of pasted
     patches of the tile itself, which it was not trained on, 0.72 was left. Image AUROC at 32 px, one seed: 0.744 on
     magnetic_tile (pixels 0.735), 0.751 on elpv, 0.808 on brain_mri, but 0.677 on MNIST one against the rest, for
-    another digit is no defect of the kind it was shown; pixel PCA has 0.640, 0.665, 0.781 and 0.943.
+    another digit is no defect of the kind it was shown; pixel PCA has 0.640, 0.668, 0.779 and 0.943.
 
     Parameters
     ----------
