@@ -78,8 +78,9 @@ def test_control_tokens_in_text_stay_words(fast, tiny):
 @compiled
 def test_the_most_probable_answer_is_the_local_models(fast, tiny):
     theirs, ours = (model.chat("log", max_tokens=6) for model in (fast, tiny))
+    # Half a character at the end is left out there, and marked here.
     assert (theirs.text, theirs.status, theirs.tokens_in, theirs.tokens_out) == (
-        ours.text, ours.status, ours.tokens_in, ours.tokens_out,
+        ours.text.rstrip("\ufffd"), ours.status, ours.tokens_in, ours.tokens_out,
     )  # fmt: skip
     again = [fast.chat("log", temperature=1.5, seed=seed, max_tokens=12).text for seed in (0, 0, 1)]
     assert again[0] == again[1] != again[2]

@@ -136,8 +136,8 @@ class LlamaCppModel(Model):
 
     @property
     def _begin(self) -> list[int]:
-        first = self._net.token_bos()
-        return [first] if first >= 0 else []
+        wanted = self._net.metadata.get("tokenizer.ggml.add_bos_token", "false") == "true"
+        return [self._net.token_bos()] if wanted and self._net.token_bos() >= 0 else []
 
     @contextmanager
     def _computing(self) -> Iterator[Any]:
@@ -242,9 +242,10 @@ class LlamaCppModel(Model):
         return scores
 
     def _spans(self, ids: list[int]) -> NDArray[np.int64]:
-        """Return the characters that each token stands for; parts of one character belong to the token that ends it."""
-        whole, ends = b"", [0]
-        for token in ids:
-            whole += self._net.detokenize([token])
-            ends.append(len(whole.decode(errors="ignore")))
-        return np.array(list(pairwise(ends)), np.int64).reshape(-1, 2)
+        """Return the characters that each token stands for; the parts of one character all stand for it."""
+        parts = [self._net.detokenize([token]) for token in ids]
+        # The bytes that go on within a character begin with the bits 10.
+        character = np.cumsum([byte >> 6 != 2 for byte in b"".join(parts)], dtype=np.int64) - 1
+        ends = np.cumsum([0, *map(len, parts)])
+        spans = [(character[a], character[b - 1] + 1) if b > a else (0, 0) for a, b in pairwise(ends)]
+        return np.array(spans, np.int64).reshape(-1, 2)
