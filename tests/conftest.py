@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,19 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Let one worker run what shares its fixtures: the tests of a file, and in the contract those of a detector."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySharedFixtures(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            found = re.match(r"tests/contract/[^\[]*\[(\w+)", nodeid)
+            return f"contract of {found[1]}" if found else nodeid.partition("::")[0]
+
+    return BySharedFixtures(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
