@@ -137,7 +137,7 @@ def test_medical_answers_say_what_they_are_for(parts, genad_json, genad, folder,
 
 def test_synthesis_writes_images_masks_and_a_manifest(parts, genad_json, genad, tmp_path):
     out = tmp_path / "defects"
-    made = genad_json("synthesize", parts, "--method", "cut_paste", "-n", "5", "-o", out)
+    made = genad_json("synthesize", parts, "--method", "nsa", "-n", "5", "-o", out)
     assert made["images"] == 5
     assert len(list((out / "images").iterdir())) == len(list((out / "masks").iterdir())) == 5
     assert json.loads((out / "manifest.json").read_text())

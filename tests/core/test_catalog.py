@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,16 @@ def test_finding_and_making(catalog):
         catalog.find("red_bok")
     with pytest.raises(InputError, match=r"^scal: Maps has no such parameter; it takes scale. Did you mean scale\?$"):
         catalog.make("atlas", {"scal": 3})
+
+
+def test_other_spellings_and_other_names_are_found_when_they_stand_for_one(catalog):
+    assert catalog.find("redbook").name == "red_book"
+    assert catalog.find("RED book").name == "red_book"
+    catalog.find("atlas").card = SimpleNamespace(aliases=("globe", "rare"))
+    catalog.find("red_book").card = SimpleNamespace(aliases=("rare",))
+    assert catalog.find("Globe").name == "atlas"
+    with pytest.raises(InputError, match="no book called 'rare'"):
+        catalog.find("rare")
 
 
 def test_a_name_like_no_other_is_told_all_of_them_or_where_they_are(catalog):

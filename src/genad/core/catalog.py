@@ -30,6 +30,10 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+def _bare(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()
+
+
 class Catalog(Generic[C]):
     """Classes by name, entered by the modules of some packages as these are imported.
 
@@ -85,7 +89,7 @@ class Catalog(Generic[C]):
         return {name: cls for name, cls in sorted(self._classes.items()) if fnmatch.fnmatchcase(name, pattern)}
 
     def find(self, name: str) -> type[C]:
-        """Return the class of a name; a hyphen counts as an underscore, a capital as a small letter.
+        """Return the class of a name, or of another name of its card; hyphens, underscores, capitals are free.
 
         Raises
         ------
@@ -95,11 +99,22 @@ class Catalog(Generic[C]):
         classes = self.classes()
         key = name.replace("-", "_").lower()
         if key not in classes:
+            key = self._spellings(classes).get(_bare(name), key)
+        if key not in classes:
             near = difflib.get_close_matches(key, classes, n=3, cutoff=0.5)
             elsewhere = f"see {self.listing}." if self.listing else f"use one of {', '.join(classes)}."
             hint = f"did you mean {' or '.join(near)}?" if near else elsewhere
             raise InputError(f"name: there is no {self.noun} called {name!r}; {hint}")
         return classes[key]
+
+    @staticmethod
+    def _spellings(classes: dict[str, type[C]]) -> dict[str, str]:
+        """Return the name that each spelling without separators stands for; what stands for two is left out."""
+        found: dict[str, set[str]] = {}
+        for key, cls in classes.items():
+            for each in (key, *getattr(cls.card, "aliases", ())):  # type: ignore[attr-defined]
+                found.setdefault(_bare(each), set()).add(key)
+        return {spelling: keys.pop() for spelling, keys in found.items() if len(keys) == 1}
 
     def make(self, name: str, params: dict[str, Any]) -> C:
         """Make an object of the class of a name.

@@ -126,7 +126,7 @@ def create(name: str, /, **params: Any) -> Detector:
     Parameters
     ----------
     name : str
-        As in :func:`list_detectors`; a hyphen counts as an underscore.
+        As in :func:`list_detectors`; hyphens, underscores and capitals are free.
     **params
         Hyper-parameters of the detector.
 

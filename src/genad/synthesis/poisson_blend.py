@@ -33,6 +33,7 @@ _LEAST_HALF = 1.5
         kinds=(Kind.IMAGE,),
         row="2.1-A3",
         summary="Patches of other normal images, resized and cloned seamlessly by Poisson blending.",
+        aliases=("nsa",),
     )
 )
 @dataclass(eq=False, repr=False)

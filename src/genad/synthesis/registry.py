@@ -32,6 +32,8 @@ class SynthesisCard:
         One line for listings.
     learned : bool
         Whether it has to be fitted on real anomalies before it can be used.
+    aliases : tuple of str
+        Other names it is found by, such as the paper's.
     """
 
     title: str
@@ -42,6 +44,7 @@ class SynthesisCard:
     row: str = ""
     summary: str = ""
     learned: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 def register_synthesizer(card: SynthesisCard, *, name: str | None = None) -> Callable[[T], T]:
@@ -86,7 +89,8 @@ def create_synthesizer(name: str, /, **params: Any) -> Any:
     Parameters
     ----------
     name : str
-        As in :func:`list_synthesizers`; a hyphen counts as an underscore.
+        As in :func:`list_synthesizers`, or another name that the field uses, such as ``"nsa"``; hyphens, underscores
+        and capitals are free.
     **params
         Hyper-parameters of the synthesizer.
 
