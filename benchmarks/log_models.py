@@ -122,6 +122,15 @@ def bgl_some(seed: int, lines: int, patience: float) -> Iterator[Job]:
     yield Job(data, "unseen template", lambda: measured(test.unseen.astype(float), None, y))
     yield Job(data, "template_count_pca", lambda: scored(TemplateCountPCA(random_state=seed), split, flags=False))
     yield Job(data, f"log_prompt, cot, {MODEL}", lambda: scored(LogPrompt(random_state=seed), few, flags=False))
+
+    def written() -> dict[str, Any]:
+        detector = LogPrompt(score_by="label", random_state=seed)
+        row = scored(detector, few, flags=False)
+        states = Counter(detector.status_)
+        said = ", ".join(f"{state} {count}" for state, count in sorted(states.items()))
+        return row | {"remark": f"{row.pop('remark', 'answers')}; {said}"}
+
+    yield Job(data, f"log_prompt, cot, label as written, {MODEL}", written)
     shown = LogPrompt("in_context", random_state=seed)
     yield Job(data, f"log_prompt, in_context, {MODEL}", lambda: scored(shown, labelled, flags=False))
     for mode in ("zero_shot", "few_shot", "lora"):
