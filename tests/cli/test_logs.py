@@ -235,6 +235,21 @@ def test_a_model_the_service_does_not_know(ask, genad, tmp_path):
     assert "--llm-model: none was given" in genad(*at, code=2).stderr
 
 
+def test_a_service_that_is_not_there(logs, genad, tmp_path, monkeypatch):
+    monkeypatch.setattr("genad.foundation.backoff.Backoff.wait", lambda *_: 0.0)  # asked as often, without the pauses
+    model = ("--method", "logprompt", "--llm", "http://127.0.0.1:9", "--llm-model", "x")
+    result = genad("detect", logs / "app.log", *model, "-o", tmp_path / "out", code=5)
+    said = [line for line in result.stderr.splitlines() if not line.startswith("note: ")]
+    assert len(said) == 1
+    assert said[0].startswith("genad: --llm: http://127.0.0.1:9 cannot be reached")
+    assert said[0].endswith("start the service there, or give another address.")
+    assert result.stdout == ""
+    # The store of answers is whole, and empty; nothing of a result is there.
+    assert all(path.name.startswith("llm-cache.sqlite") for path in tmp_path.rglob("*") if path.is_file())
+    genad("fit", logs / "app.log", *model, "-m", tmp_path / "m.genad", code=5)
+    assert not (tmp_path / "m.genad").exists()
+
+
 def test_a_model_that_is_not_there(logs, genad, tmp_path):
     at = ("detect", logs / "app.log", "--method", "log_prompt", "-o", tmp_path, "--llm-model", "x")
     assert "--llm: 'nowhere.gguf' is neither an address" in genad(*at, "--llm", "nowhere.gguf", code=2).stderr

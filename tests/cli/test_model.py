@@ -79,6 +79,19 @@ def test_explain(folder, genad, genad_json, model):
     assert ", expected " in lines[1]
 
 
+def test_explain_names_the_nearest_rows_learnt_from(folder, genad, genad_json, tmp_path):
+    path = tmp_path / "memory.genad"
+    genad("fit", folder / "plain.csv", "-m", path, "--method", "nearest_memory")
+    asked = ("explain", folder / "plain.csv", "-m", path, "--row", 7)
+    near = genad_json(*asked)["nearest"]
+    data = library.read(folder / "plain.csv").X
+    found = library.load(path).nearest(data)
+    assert [one["unit"] for one in near] == found.units[7].tolist()
+    assert 7 not in found.units[7]
+    last = genad(*asked).stdout.splitlines()[-1]
+    assert last.startswith(f"  nearest of the normal ones learnt from: {near[0]['unit']} (distance ")
+
+
 def test_explain_counts_rows_of_the_file(folder, genad_json, series_model):
     facts = genad_json("explain", folder / "series.csv", "-m", series_model, "--entity", "machine", "--row", 203)
     assert facts["index"] == 203

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,7 @@ from genad.applications.log_labels import label_sessions
 from genad.data.image import holds_images
 from genad.data.kinds import Kind
 from genad.data.log import Drain, Log, Sessions, holds_log, read_log
-from genad.data.log.layouts import PLAIN, find_layout
-from genad.data.log.source import LineSource
+from genad.data.log.recognising import TABLE_ENDINGS, endings_of
 from genad.data.process import ProcessLog, read_process
 from genad.errors import InputError
 
@@ -25,15 +23,6 @@ __all__ = ["is_log_source", "is_process_source", "parse_session", "read_log_data
 
 #: Lines of a window where nothing else groups a log: a log of some thousands then has enough windows to calibrate on.
 WINDOW = 20
-# Endings that hold tables or arrays, and never a log of lines.
-_TABLES = {".csv", ".tsv", ".tab", ".parquet", ".pq", ".feather", ".arrow", ".ipc", ".npy", ".npz", ".dat"}
-# Endings that say nothing of what the lines are.
-_OPEN = {".txt", ".out", ".err", ""}
-_JSON = {".jsonl", ".ndjson"}
-# What a message, and what else of a record, is called in JSON lines that are a log.
-_MESSAGES = {"message", "msg", "@message", "log", "event", "text", "body"}
-_FACTS = {"level", "severity", "levelname", "log.level", "lvl", "loglevel", "@l", "logger", "logger_name", "hostname"}
-_SAMPLE = 200
 
 
 # ---------------------------------------------------------------------- what is a log
@@ -63,54 +52,14 @@ def is_log_source(source: Any, kind: Kind | str | None = None) -> bool:
     path = Path(source)
     if path.is_dir():
         return bool(_log_files(path)) and not holds_images(path)
-    endings = _endings(path)
-    if endings & _TABLES:
-        return False
-    if endings & _JSON:
-        return _holds_json_log(path)
-    if holds_log(path):
-        return True
-    return not endings - _OPEN and _follows_layout(path)
+    return holds_log(path)
 
 
 def is_process_source(source: Any) -> bool:
     """Say whether data are the event log of a process: a table, or the JSON of cases."""
     if isinstance(source, ProcessLog):
         return True
-    return isinstance(source, str | Path) and bool(_endings(Path(source)) & (_TABLES | {".json"}))
-
-
-def _endings(path: Path) -> set[str]:
-    return {ending.lower() for ending in path.suffixes} - {".gz", ".bz2", ".xz"}
-
-
-def _head(path: Path) -> list[str]:
-    """Return the first lines of a file, none when it holds no text."""
-    try:
-        return [line for line in next(iter(LineSource(path)), [])[:_SAMPLE] if line]
-    except InputError:
-        return []
-
-
-def _follows_layout(path: Path) -> bool:
-    # A time stamp before commas is a table of measurements just as well, so it takes more than that.
-    layout, _ = find_layout(_head(path))
-    return layout is not PLAIN and layout.name not in ("time stamp", "JSON lines")
-
-
-def _holds_json_log(path: Path) -> bool:
-    """Say whether JSON lines are messages, and not rows of a table."""
-    lines = _head(path)
-    found = 0
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        names = {str(name).lower() for name in record} if isinstance(record, dict) else set()
-        texts = [name for name in names & _MESSAGES if isinstance(record.get(name), str)]
-        found += bool(texts and (names & _FACTS or any(" " in record[name] for name in texts)))
-    return bool(lines) and 2 * found > len(lines)
+    return isinstance(source, str | Path) and bool(endings_of(Path(source)) & (TABLE_ENDINGS | {".json"}))
 
 
 def _log_files(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 from genad.data.image import Images, read_image_folder, read_images
 from genad.data.resize import resize_map
 from genad.errors import InputError
-from genad.synthesis.registry import create_synthesizer
+from genad.synthesis.base import create_synthesizer, image_synthesizer
 
 __all__ = ["synthesize_folder"]
 
@@ -34,7 +34,7 @@ def synthesize_folder(
     path : str or Path
         Normal images; a folder in a known layout gives its normal training images.
     method : str
-        Name of a synthesizer, see :func:`genad.synthesis.registry.list_synthesizers`.
+        Name of a synthesizer of images, see :func:`genad.synthesis.registry.list_synthesizers`.
     n : int
         How many to make, at least 1.
     out : str or Path
@@ -60,7 +60,7 @@ def synthesize_folder(
     InputError
         When the images, the folder or a parameter cannot be used.
     """
-    synthesizer = create_synthesizer(method, **params)
+    synthesizer = image_synthesizer("method", create_synthesizer(method, **params))
     normal, notes = _normal(path, size)
     if defects is None:
         synthesizer.fit(normal.pixels)

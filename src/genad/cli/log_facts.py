@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from genad.applications.data import Data
+    from genad.core.detections import Explanation
     from genad.core.detector import Detector
     from genad.core.log_detections import LogDetections
     from genad.data.log import Sessions
@@ -112,16 +113,17 @@ def session_line(found: LogDetections, i: int) -> str:
     return clip_text(f"{head}: {'; '.join(found.why(i)[:2])}", _LONGEST)
 
 
-def session_explanation(found: LogDetections, i: int, top: int) -> list[str]:
-    """Write the explanation of a session out: where it is, why, and its most telling lines."""
+def session_explanation(found: LogDetections, i: int, explanation: Explanation) -> list[str]:
+    """Write the explanation of a session out: where it is, why, what is nearest, and its most telling lines."""
+    from genad.cli.summary import nearest_lines
     from genad.report.log_view import session_facts as place
     from genad.report.wording import number, probability
 
-    explanation = found.explain(i, parts=top)
     assert found.sessions is not None  # noqa: S101 - the callers judge sessions
     score, p_value = number(explanation.score), probability(explanation.p_value)
     lines = [f"row {i}, {found.sessions.names[i]} ({place(found, i)}): score {score}, p-value {p_value}"]
     lines += [f"  why: {text}" for text in found.why(i)]
+    lines += nearest_lines(explanation)
     if isinstance(found.observed, dict) and found.event_scores(i) is None:
         return lines  # dimensions of an embedding say nothing to a reader
     for part in explanation.parts:

@@ -125,19 +125,22 @@ def explain(
     from genad.cli.output import position_of, write_json, write_out
     from genad.cli.summary import explanation_lines
     from genad.core.log_detections import LogDetections
+    from genad.core.nearest import RemembersNormals
     from genad.core.persistence import load
 
     detector = load(model)
     data = read_for(detector, path, columns, logs)
     found = detector.detect(data.X)
+    i = position_of(found, row)
+    explanation = found.explain(i, parts=top)
+    if isinstance(detector, RemembersNormals):
+        explanation = detector.with_nearest(explanation, data.X)
     if isinstance(found, LogDetections):
-        i = position_of(found, row)
         if as_json:
-            write_json(found.explain(i, parts=top).to_dict() | session_facts(found, i))
+            write_json(explanation.to_dict() | session_facts(found, i))
         else:
-            write_out(("\n".join(session_explanation(found, i, top)) + "\n").encode("utf-8"))
+            write_out(("\n".join(session_explanation(found, i, explanation)) + "\n").encode("utf-8"))
         return
-    explanation = found.explain(position_of(found, row), parts=top)
     explanation = dataclasses.replace(explanation, index=row)
     if as_json:
         write_json(explanation.to_dict())

@@ -295,4 +295,13 @@ def explanation_lines(explanation: Explanation) -> list[str]:
 
     score, p_value = number(explanation.score), probability(explanation.p_value)
     lines = [f"row {explanation.index}: score {score}, p-value {p_value}"]
-    return lines + [f"{part.share:7.1%}  {_part_line(part)}" for part in explanation.parts]
+    lines += [f"{part.share:7.1%}  {_part_line(part)}" for part in explanation.parts]
+    return lines + nearest_lines(explanation)
+
+
+def nearest_lines(explanation: Explanation) -> list[str]:
+    """Name the nearest normal units of the data learnt from on one line; none where they are not known."""
+    from genad.report.wording import number
+
+    near = [f"{one.unit} (distance {number(one.distance)})" for one in explanation.nearest]
+    return [f"  nearest of the normal ones learnt from: {', '.join(near)}"] if near else []

@@ -112,7 +112,7 @@ class Catalog(Generic[C]):
         """Return the name that each spelling without separators stands for; what stands for two is left out."""
         found: dict[str, set[str]] = {}
         for key, cls in classes.items():
-            for each in (key, *getattr(cls.card, "aliases", ())):  # type: ignore[attr-defined]
+            for each in (key, *getattr(cls.card, "aliases", ())):
                 found.setdefault(_bare(each), set()).add(key)
         return {spelling: keys.pop() for spelling, keys in found.items() if len(keys) == 1}
 

@@ -45,6 +45,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """A normal unit that an explained unit is near to.
+
+    Attributes
+    ----------
+    unit : int
+        Its position in the data of the fit.
+    distance : float
+        In the detector's own measure.
+    """
+
+    unit: int
+    distance: float
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Why a unit got its score: its parts, the most telling first.
 
@@ -58,12 +74,15 @@ class Explanation:
         Its conformal p-value.
     parts : tuple of Part
         Ranked by ``share``.
+    nearest : tuple of Neighbour
+        The nearest normal units, the nearest first; none from a detector that remembers none.
     """
 
     index: int
     score: float
     p_value: float
     parts: tuple[Part, ...]
+    nearest: tuple[Neighbour, ...] = ()
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self.parts)
@@ -75,16 +94,20 @@ class Explanation:
             lines.append(
                 f"  {part.share:6.1%}  {part.name}: {_plain(part.observed)}, expected {_plain(part.expected)}{bounds}"
             )
+        if self.nearest:
+            near = ", ".join(f"#{one.unit} at {one.distance:.4g}" for one in self.nearest)
+            lines.append(f"  nearest normal units: {near}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the explanation as plain JSON values."""
-        return {
+        told = {
             "index": self.index,
             "score": self.score,
             "p_value": self.p_value,
             "parts": [{k: jsonable(v) for k, v in vars(part).items()} for part in self.parts],
         }
+        return told | ({"nearest": [vars(one) for one in self.nearest]} if self.nearest else {})
 
 
 @dataclass(frozen=True)

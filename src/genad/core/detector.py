@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,11 +13,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from genad.core.calibration import (
-    Threshold,
-    benjamini_hochberg,
-    conformal_p_values,
-)
+from genad.core.calibration import Threshold, benjamini_hochberg, conformal_p_values
 from genad.core.detections import Detections, Explanation
 from genad.core.feedback import Feedback
 from genad.core.hooks import Hooks
@@ -27,9 +23,9 @@ from genad.core.log_detections import LogDetections
 from genad.core.loop import TINY, TrainingLoop
 from genad.core.pixels import PIXEL_ALPHA, ImageDetections
 from genad.core.runtime import isolated_rng, resolve_device, thread_limit
-from genad.core.settings import check_settings
+from genad.core.settings import Settings
 from genad.core.splits import Labels, read_labels, rows_to_scale
-from genad.core.training import BASE_TRAINING, Training, TrainingReport, moderate_batch
+from genad.core.training import Training, TrainingReport
 from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
 from genad.data.log import Sessions
@@ -42,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, repr=False)
-class Detector(Hooks, Feedback, OutlierMixin, BaseEstimator):
+class Detector(Settings, Hooks, Feedback, OutlierMixin, BaseEstimator):
     """Base of every detector: learn what is normal, score what is not.
 
     A method is a dataclass of its hyper-parameters that fills in a few hooks: :meth:`build` makes the network,
@@ -340,22 +336,6 @@ class Detector(Hooks, Feedback, OutlierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "threshold_")
 
-    @property
-    def _training(self) -> Training:
-        return (self.training or Training()).over(self.defaults.over(BASE_TRAINING))
-
-    def _training_for(self, shape: tuple[int, ...]) -> Training:
-        """Return the training of samples of a shape: large ones come in smaller batches unless a size was asked for."""
-        training = self._training
-        size = training.batch_size
-        if size is None or (self.training is not None and self.training.batch_size is not None):
-            return training
-        return replace(training, batch_size=min(size, moderate_batch(shape)))
-
-    @property
-    def _device(self) -> torch.device:
-        return torch.device(self.device_)
-
     def _prepare(self) -> None:
         """Make ready, once seed and device are known; wrappers take up what they wrap here."""
 
@@ -373,14 +353,6 @@ class Detector(Hooks, Feedback, OutlierMixin, BaseEstimator):
         from genad.core.persistence import restore_network_state
 
         restore_network_state(self, state)
-
-    def _draw_seed(self) -> int:
-        if self.random_state is None:
-            return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-        return int(self.random_state)
-
-    def _check_parameters(self) -> None:
-        check_settings(self)
 
     def _ingest(self, X: Any, *, reset: bool, y: Any = None) -> Loaded:
         given, X = X, validated(self, X, reset=reset)

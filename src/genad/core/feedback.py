@@ -90,7 +90,7 @@ class Feedback(HeldOut):
         if self.before_ is None:
             self.before_ = self.calibration_scores_, self.threshold_
         self.head_ = FeedbackHead(reference, normal, rows, given)
-        self._move_threshold(self.head_)
+        self._move_threshold(self.head_.calibration(), self.head_.judge_labelled(), self.head_.labels)
         return self
 
     def forget(self) -> Self:
@@ -187,10 +187,9 @@ class Feedback(HeldOut):
             self.head_ = FeedbackHead.from_state(state["head"])
             self.before_ = np.asarray(state["scores"], np.float64), FittedThreshold.from_dict(state["threshold"])
 
-    def _move_threshold(self, head: FeedbackHead) -> None:
+    def _move_threshold(self, held: Floats, mine: Floats, labels: NDArray[np.int64]) -> None:
+        """Set the threshold anew by the scores of the held-out normal units and of the labelled ones."""
         rule, unit = self.threshold or Conformal(), KINDS[self.adapter_.kind].unit
-        held, labels = head.calibration(), head.labels
-        mine = head.judge_labelled()
         self.calibration_scores_ = np.sort(held)
         if getattr(rule, "needs_labels", False) and (labels == 1).any():
             known = np.concatenate([np.zeros(len(held), int), labels])

@@ -77,17 +77,20 @@ class BlockRunner:
     def _scoring(self) -> AbstractContextManager[Any]:
         return torch.enable_grad() if self.grad_at_score else torch.inference_mode()
 
-    def _blocks(
-        self, samples: Samples, want: frozenset[Want], *, known: bool = False
-    ) -> Iterator[tuple[slice, Inference]]:
-        """Yield (slice, Inference) over all samples, each block padded to an aligned size by repeating its last row."""
+    def _aligned(self, samples: Samples) -> Iterator[tuple[slice, Batch]]:
+        """Yield (slice, batch) over all samples, each batch padded to an aligned size by repeating its last row."""
         for where, batch in iterate(samples, self._block(samples.shape)):
             n = len(batch)
             short = -n % _ALIGN
             if short:
-                last = torch.cat([torch.arange(n), torch.full((short,), n - 1)]).to(self._device)
-                mask = None if batch.mask is None else batch.mask.index_select(0, last)
-                batch = Batch(batch.x.index_select(0, last), mask)
+                batch = batch.take(torch.arange(n + short, device=self._device).clamp_max(n - 1))
+            yield where, batch
+
+    def _blocks(
+        self, samples: Samples, want: frozenset[Want], *, known: bool = False
+    ) -> Iterator[tuple[slice, Inference]]:
+        """Yield (slice, Inference) over all samples, block by block."""
+        for where, batch in self._aligned(samples):
             batch.known = known
             with self._scoring():
                 yield where, self.infer(self.net_, batch, want)

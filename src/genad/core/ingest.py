@@ -46,6 +46,8 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
         X = _read(X)
     if isinstance(X, Log):
         X = X.sessions()
+    if not reset:
+        _check_sessions(detector, X)
     if isinstance(X, Sessions):
         if reset:
             detector.n_features_in_ = len(X.vocabulary)
@@ -83,6 +85,14 @@ def _read(path: str | Path) -> Any:
     if Path(path).is_dir() or holds_images(path):
         return read_images(path)
     return read_log(path) if holds_log(path) else read_table(path)
+
+
+def _check_sessions(detector: Detector, X: Any) -> None:
+    """Refuse rows for a model of sessions, and sessions for a model of anything else."""
+    adapter = getattr(detector, "adapter_", None)
+    if adapter is not None and isinstance(X, Sessions) != (adapter.kind is Kind.LOG):
+        given = "sessions of a log were" if isinstance(X, Sessions) else "something else than a log was"
+        raise InputError(f"X: {given} given; this {type(detector).__name__} was fitted on a {adapter.kind.value}.")
 
 
 def make_adapter(detector: Detector, X: Any) -> Adapter:

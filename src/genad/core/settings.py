@@ -1,15 +1,17 @@
-"""The settings that every detector has, checked before a fit."""
+"""The settings that every detector has: checked before a fit, and what follows from them."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from genad.core.calibration import Threshold
 from genad.core.parameters import check_number
 from genad.core.runtime import resolve_device
-from genad.core.training import Training
+from genad.core.training import BASE_TRAINING, Training, moderate_batch
 from genad.errors import InputError
 from genad.nn import Backbone
 from genad.nn.backbone import KINDS
@@ -36,3 +38,37 @@ def check_settings(detector: Any) -> None:
     seed = detector.random_state
     if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
         raise InputError(f"random_state: {seed!r} was given; use a non-negative integer or None.")
+
+
+class Settings:
+    """What follows from the settings of a detector; a part of every detector."""
+
+    training: Training | None
+    random_state: int | None
+    #: Where it computes, as found at the fit.
+    device_: str
+    defaults: ClassVar[Training]
+
+    def _check_parameters(self) -> None:
+        check_settings(self)
+
+    @property
+    def _training(self) -> Training:
+        return (self.training or Training()).over(self.defaults.over(BASE_TRAINING))
+
+    def _training_for(self, shape: tuple[int, ...]) -> Training:
+        """Return the training of samples of a shape: large ones come in smaller batches unless a size was asked for."""
+        training = self._training
+        size = training.batch_size
+        if size is None or (self.training is not None and self.training.batch_size is not None):
+            return training
+        return replace(training, batch_size=min(size, moderate_batch(shape)))
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self.device_)
+
+    def _draw_seed(self) -> int:
+        if self.random_state is None:
+            return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+        return int(self.random_state)

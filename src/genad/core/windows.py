@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -71,8 +71,7 @@ class SeriesDetector(Detector):
             held = train
 
         def part(chosen: np.ndarray[Any, Any]) -> WindowSamples:
-            first = torch.from_numpy(starts[chosen]).to(windows.x.device)
-            return WindowSamples(windows.x, first, length, windows.mask)
+            return replace(windows, starts=torch.from_numpy(starts[chosen]).to(windows.x.device))
 
         return part(train), part(held)
 
@@ -188,7 +187,7 @@ def as_windows(samples: Samples) -> WindowSamples:
     """Return the windows that samples of a series are, subsets resolved."""
     if isinstance(samples, Subset):
         inner = as_windows(samples.samples)
-        return WindowSamples(inner.x, inner.starts[samples.indices], inner.length, inner.mask)
+        return replace(inner, starts=inner.starts[samples.indices])
     assert isinstance(samples, WindowSamples)  # noqa: S101 - series adapters make nothing else
     return samples
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -22,14 +22,25 @@ class Batch:
         True where a value was observed; None when every value was.
     known : bool
         Whether the model has taken these very samples in, so that a memory must leave each one out of its own search.
+    group : Tensor of int64, shape (B,), or None
+        What each sample belongs to, for methods that tell groups apart, such as the services of :class:`~genad.MACE`.
     """
 
     x: Tensor
     mask: Tensor | None = None
     known: bool = False
+    group: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
+
+    def take(self, indices: Tensor) -> Batch:
+        """Return the samples at ``indices`` (int64, any order, repeats allowed)."""
+
+        def at(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.index_select(0, indices)
+
+        return Batch(self.x.index_select(0, indices), at(self.mask), self.known, at(self.group))
 
     def sample_mean(self, values: Tensor) -> Tensor:
         """Average ``values`` (B, *shape) over the observed entries of each sample, to (B,)."""
@@ -119,12 +130,15 @@ class WindowSamples:
         Steps in a window.
     mask : Tensor of bool, shape (n, C), or None
         True where observed.
+    group : Tensor of int64, shape (n,), or None
+        What each step belongs to; that of its first step is the window's.
     """
 
     x: Tensor
     starts: Tensor
     length: int
     mask: Tensor | None = None
+    group: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -141,7 +155,11 @@ class WindowSamples:
         def gather(values: Tensor) -> Tensor:
             return values.unfold(0, self.length, 1)[first].transpose(1, 2).contiguous()
 
-        return Batch(gather(self.x), None if self.mask is None else gather(self.mask))
+        return Batch(
+            gather(self.x),
+            None if self.mask is None else gather(self.mask),
+            group=None if self.group is None else self.group.index_select(0, first),
+        )
 
     def stretch(self, start: int, stop: int) -> Batch:
         """Copy out the windows from ``start`` to ``stop``."""
@@ -150,7 +168,8 @@ class WindowSamples:
     def to(self, device: torch.device) -> WindowSamples:
         """Return the windows on ``device``."""
         mask = None if self.mask is None else self.mask.to(device)
-        return WindowSamples(self.x.to(device), self.starts.to(device), self.length, mask)
+        group = None if self.group is None else self.group.to(device)
+        return WindowSamples(self.x.to(device), self.starts.to(device), self.length, mask, group)
 
 
 @dataclass(slots=True)
@@ -210,10 +229,10 @@ class HiddenSamples:
         hidden = self.hidden[where].to(batch.x.device)
         if self.filled is not None:
             mask = None if batch.mask is None else batch.mask | hidden
-            return Batch(torch.where(hidden, self.filled[where].to(batch.x.device), batch.x), mask)
+            return replace(batch, x=torch.where(hidden, self.filled[where].to(batch.x.device), batch.x), mask=mask)
         seen = ~hidden
         mask = seen if batch.mask is None else seen & batch.mask
-        return Batch(batch.x * mask, mask)
+        return replace(batch, x=batch.x * mask, mask=mask)
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the samples at ``indices``."""
@@ -246,6 +265,15 @@ def iterate(samples: Samples, size: int) -> Iterator[tuple[slice, Batch]]:
 def everything(samples: Samples, device: torch.device, limit: int | None = None) -> Batch:
     """Return all samples as one batch, or an evenly spaced ``limit`` of them."""
     n = len(samples)
-    if limit is None or n <= limit:
-        return samples.batch(torch.arange(n, device=device))
-    return samples.batch(torch.linspace(0, n - 1, limit, device=device).long())
+    return samples.batch(spaced(n, n if limit is None else limit).to(device))
+
+
+def spaced(n: int, limit: int) -> Tensor:
+    """Return at most ``limit`` evenly spaced numbers below ``n``.
+
+    Examples
+    --------
+    >>> spaced(9, 3).tolist(), spaced(2, 3).tolist()
+    ([0, 4, 8], [0, 1])
+    """
+    return torch.arange(n) if n <= limit else torch.linspace(0, n - 1, limit).long()

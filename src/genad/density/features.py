@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from genad.core.detector import Detector
 from genad.core.inference import Inference, Want
 from genad.core.parameters import check_whole
-from genad.data.samples import Batch, Samples, iterate
+from genad.data.samples import Batch, Samples, iterate, spaced
 from genad.errors import ModelFileError
 from genad.foundation.efficientnet import STRIDES, efficientnet_lite0
 
@@ -153,7 +153,7 @@ class FrozenFeatures(Detector):
         net.checksum = torch.tensor(efficientnet_lite0(self.device_).checksum, device=net.scale.device)
         for name, values in zip(("scale", "shift"), self.adapter_.pixel_scale(), strict=True):
             setattr(net, name, torch.tensor(values, dtype=torch.float32, device=net.scale.device).view(-1, 1, 1))
-        chosen = _spaced(len(samples), self.images)
+        chosen = self.learnt_from(samples)
         parts, rows = [], self._block(())
         for some in chosen.split(rows):
             # A last, shorter block would take another path through the network.
@@ -162,6 +162,10 @@ class FrozenFeatures(Detector):
             parts.append({stage: values[: len(some)] for stage, values in maps.items()})
         self._keep_donors(net, samples)
         return {stage: torch.cat([part[stage] for part in parts]) for stage in self.stages}
+
+    def learnt_from(self, samples: Samples) -> Tensor:
+        """Return the numbers of the training images that are learnt from."""
+        return spaced(len(samples), self.images)
 
     def finish(self, net: Any, samples: Samples) -> None:
         """Compute the features once and learn from them."""
@@ -191,7 +195,7 @@ class FrozenFeatures(Detector):
         shrink = min(1.0, _DONOR_SIDE / max(height, width))
         size = max(1, round(height * shrink)), max(1, round(width * shrink))
         count = max(1, min(_DONORS, _DONOR_VALUES // (channels * size[0] * size[1])))
-        batch = samples.batch(_spaced(len(samples), count).to(self.device_))
+        batch = samples.batch(spaced(len(samples), count).to(self.device_))
         small = F.adaptive_avg_pool2d(net.pixels(batch.x), size)
         net.donors = (small.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
 
@@ -253,8 +257,3 @@ def _enlarger(small: int, large: int) -> Tensor:
         place = torch.arange(large, dtype=torch.float32)
         kernel = torch.exp(-0.5 * ((place[:, None] - place) / max(_SMOOTHING * large, 1e-3)).square())
         return (kernel / kernel.sum(1, keepdim=True)) @ linear
-
-
-def _spaced(n: int, limit: int) -> Tensor:
-    """Return at most ``limit`` evenly spaced numbers below ``n``."""
-    return torch.arange(n) if n <= limit else torch.linspace(0, n - 1, limit).long()

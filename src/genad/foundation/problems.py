@@ -111,7 +111,10 @@ def explain(
     after = f" after {attempts} attempt{'s' * (attempts > 1)}"
     status = problem.status
     if problem.kind == "connection":
-        text = f"base_url: {base_url} cannot be reached ({problem.text}){after}; is the service running there?"
+        text = (
+            f"base_url: {base_url} cannot be reached ({problem.text}){after}; start the service there, or give another "
+            "address."
+        )
     elif problem.kind == "timeout":
         text = (
             f"timeout: {base_url} gave no answer within {timeout:g} s{after}; raise timeout, or ask for fewer tokens."

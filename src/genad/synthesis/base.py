@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from genad.core.persistence import read_parameter_with
-from genad.errors import InputError
+from genad.data.kinds import Kind
+from genad.errors import InputError, InputTypeError
 from genad.synthesis.contract import SynthesizerBase, check_request
 from genad.synthesis.masks import shows_object
 from genad.synthesis.pixels import VISIBLE, read_masks, read_pixels
@@ -30,6 +31,7 @@ __all__ = [
     "Synthesizer",
     "Synthetic",
     "create_synthesizer",
+    "image_synthesizer",
     "list_synthesizers",
     "register_synthesizer",
     "synthesizers",
@@ -252,6 +254,47 @@ class Synthesizer(SynthesizerBase):
                 drawn["plain_contrast"] = plain
             images, masks = images.index_copy(0, poor, new_images), masks.index_copy(0, poor, new_masks)
         return images, masks, drawn
+
+
+def image_synthesizer(argument: str, given: Any) -> Synthesizer:
+    """Return a synthesizer of images, made by its name where a name was given.
+
+    Parameters
+    ----------
+    argument : str
+        Name of the argument, for messages.
+    given : Synthesizer or str
+        What was given.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, or a synthesizer of rows or series; the message lists those of images.
+    InputTypeError
+        For anything else.
+
+    Examples
+    --------
+    >>> image_synthesizer("method", "cut_paste")
+    CutPaste()
+    >>> image_synthesizer("method", "cut_add_paste")
+    Traceback (most recent call last):
+    genad.errors.InputError: method: CutAddPaste makes anomalies of series, not of images; use ...
+    """
+    made = create_synthesizer(given) if isinstance(given, str) else given
+    if isinstance(made, Synthesizer):
+        return made
+    if not isinstance(made, SynthesizerBase):
+        raise InputTypeError(
+            f"{argument}: a {type(made).__name__} was given; use a name of "
+            "genad.synthesis.list_synthesizers(kind='image'), or a Synthesizer."
+        )
+    card = getattr(made, "card", None)  # a class of the user's own may have none
+    kinds = " and ".join({Kind.TABLE: "rows"}.get(kind, kind.value) for kind in card.kinds) if card else "other data"
+    raise InputError(
+        f"{argument}: {type(made).__name__} makes anomalies of {kinds}, not of images; use one of "
+        f"{', '.join(list_synthesizers(kind=Kind.IMAGE))}."
+    )
 
 
 def settle(x: Tensor, draft: Draft, tolerance: float) -> tuple[Tensor, Tensor]:

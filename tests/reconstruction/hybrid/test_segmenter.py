@@ -14,6 +14,8 @@ from genad.errors import InputError, InputTypeError
 from genad.reconstruction.hybrid.segmenter import SynthesisDetector, SynthesisSegmenter, doubt
 from genad.synthesis.base import Draft, Synthesizer
 from genad.synthesis.cut_paste import CutPaste
+from genad.synthesis.rows import RowSynthesizer
+from genad.synthesis.tabular_anomalies import TabularAnomalies
 
 # few images are left to calibrate on, which is not what is tested here
 pytestmark = pytest.mark.filterwarnings("ignore:alpha=")
@@ -220,6 +222,13 @@ def test_magnetic_tiles_well_above_chance(data_dir):
         ({"top_share": -0.1}, InputError, "top_share: -0.1"),
         ({"synthesizer": 3}, InputTypeError, "synthesizer: a int was given"),
         ({"synthesizer": "perlin_textures"}, InputError, "perlin_texture"),
+        (
+            {"synthesizer": "cut_add_paste"},
+            InputError,
+            "makes anomalies of series, not of images; use one of .*cut_paste",
+        ),
+        ({"synthesizer": TabularAnomalies()}, InputError, "synthesizer: TabularAnomalies makes anomalies of rows"),
+        ({"synthesizer": RowSynthesizer()}, InputError, "synthesizer: RowSynthesizer makes anomalies of other data"),
     ],
 )
 def test_wrong_parameters_are_refused(params, error, message):

@@ -18,10 +18,8 @@ from genad.errors import InputError, InputTypeError
 if TYPE_CHECKING:
     from genad.data.log.sessions import Sessions
 
-__all__ = ["Log", "holds_log", "read_log", "stream_log"]
+__all__ = ["Log", "read_log", "stream_log"]
 
-# Names of log files without an ending of their own.
-_LOG_NAMES = {"syslog", "messages", "dmesg", "catalina", "access_log", "error_log"}
 _COLUMNS = ("level", "component", "host", "pid")
 
 
@@ -234,18 +232,6 @@ class Log:
         """Return level, component, host, pid and ``fields``, as far as the log has them."""
         own = {name: getattr(self, name) for name in _COLUMNS}
         return {name: column for name, column in (own | self.fields).items() if column is not None}
-
-
-def holds_log(path: str | Path) -> bool:
-    """Say whether a file is a log by its name: ``app.log``, ``app.log.1.gz``, ``syslog``, ``server.jsonl``, ...
-
-    Examples
-    --------
-    >>> [holds_log(name) for name in ("app.log", "app.log.2024-01-31.gz", "messages", "log.csv", "table.csv")]
-    [True, True, True, False, False]
-    """
-    file = Path(path)
-    return bool({".log", ".jsonl", ".ndjson"} & set(file.suffixes)) or file.name.partition(".")[0] in _LOG_NAMES
 
 
 def read_log(path: str | Path, *, miner: Drain | None = None, **options: Any) -> Log:

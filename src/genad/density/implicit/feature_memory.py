@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genad.core.nearest import RemembersNormals
 from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.data.kinds import Kind
+from genad.data.samples import Batch, Samples
 from genad.density.features import FeatureNet, FrozenFeatures, Maps, align
 from genad.density.position_gaussian import SharedGaussian
 
@@ -42,13 +44,14 @@ class FeatureMemoryNet(FeatureNet):
     )
 )
 @dataclass(eq=False, repr=False)
-class FeatureMemory(FrozenFeatures):
+class FeatureMemory(RemembersNormals, FrozenFeatures):
     """Score an image by the mean distance of its pooled features to those of the k nearest normal images.
 
     The maps of stages 3, 5 and 7 of EfficientNet-Lite0 are averaged over the image, scaled by their spread and
     whitened by a shrunk covariance: directions in which normal images hardly differ count as much as those in which
     they differ most. ``shrink=1`` leaves the plain scaled features. One remembered image that equals the one being
-    judged does not count, so that the memory can judge the very images it was fitted on.
+    judged does not count, so that the memory can judge the very images it was fitted on. :meth:`nearest` and
+    explanations name the nearest images.
 
     The squared distance to the nearest image is linear in the features at each place, given the difference; the map
     is that share of each place, of at least 0. It says which places make the image unlike the nearest, not where
@@ -107,18 +110,32 @@ class FeatureMemory(FrozenFeatures):
         net.gaussian.fit(pooled, self.shrink)
         net.rows = net.gaussian(pooled)
 
+    def finish(self, net: Any, samples: Samples) -> None:
+        """Learn, and note which images are remembered."""
+        super().finish(net, samples)
+        self.remember(samples, self.learnt_from(samples))
+
+    def near(self, net: Any, batch: Batch, k: int) -> tuple[Tensor, Tensor]:
+        """Return distances and numbers of the nearest remembered images, in units of the score."""
+        code = net.gaussian(self._pooled(self.features(net, batch)))
+        return self._nearest_rows(net, code, k)
+
+    def _nearest_rows(self, net: Any, code: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        # Direct differences: products would cancel where an image is compared with itself.
+        distance = torch.cdist(code, net.rows, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distance.topk(min(k + 1, distance.shape[1]), largest=False)
+        first = (nearest.values[:, :1] < _EQUAL).long()
+        last = nearest.values.shape[1] - 1
+        kept = (first + torch.arange(min(k, last + 1), device=code.device)).clamp(max=last)
+        return nearest.values.gather(1, kept) / code.shape[1] ** 0.5, nearest.indices.gather(1, kept)
+
     def judge(self, net: Any, maps: Maps) -> tuple[Tensor, Tensor]:
         """Return mean distances to the nearest images, and the share of each place in the distance to the nearest."""
         pooled = self._pooled(maps)
         code = net.gaussian(pooled)
-        # Direct differences: products would cancel where an image is compared with itself.
-        distance = torch.cdist(code, net.rows, compute_mode="donot_use_mm_for_euclid_dist")
-        nearest = distance.topk(min(self.neighbours + 1, distance.shape[1]), largest=False)
-        first = (nearest.values[:, :1] < _EQUAL).long()
-        kept = (first + torch.arange(self.neighbours, device=code.device)).clamp(max=nearest.values.shape[1] - 1)
-        unit = code.shape[1] ** 0.5
-        score = nearest.values.gather(1, kept).mean(1) / unit
-        difference = code - net.rows[nearest.indices.gather(1, kept[:, :1])[:, 0]]
+        distance, index = self._nearest_rows(net, code, self.neighbours)
+        score, unit = distance.mean(1), code.shape[1] ** 0.5
+        difference = code - net.rows[index[:, 0]]
         length = torch.linalg.vector_norm(difference, dim=1, keepdim=True)
         slope = difference @ net.gaussian.whitener.T / length.clamp_min(_EQUAL)
         parts = align(maps, self.stages, self.grid(5)) @ slope[:, :, None]

@@ -15,7 +15,6 @@ from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch
-from genad.errors import InputTypeError
 from genad.nn.segmentation import (
     PixelFrame,
     Segmenter,
@@ -26,7 +25,7 @@ from genad.nn.segmentation import (
     smooth,
     top_mean,
 )
-from genad.synthesis.base import Synthesizer, create_synthesizer
+from genad.synthesis.base import Synthesizer, image_synthesizer
 
 # From this probability on a pixel is replaced altogether in the restored image, below it in proportion: the focal loss
 # draws probabilities towards the middle.
@@ -60,8 +59,8 @@ class SynthesisDetector(Detector):
     Parameters
     ----------
     synthesizer : Synthesizer or str
-        What makes the anomalies: a name of :func:`genad.synthesis.base.list_synthesizers`, or an object with settings
-        of its own, such as a bank of textures. Only a detector whose synthesizer is a name can be saved.
+        What makes the anomalies of images: a name of ``list_synthesizers(kind="image")``, or an object with settings of
+        its own, such as a bank of textures. Only a registered one of plain settings can be saved with the detector.
     resolution : int
         Longest side in pixels that is worked at, at least 8. Doubling it makes training four times as long.
     """
@@ -91,16 +90,10 @@ class SynthesisDetector(Detector):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_whole(self, "resolution", low=8)
-        if not isinstance(self.synthesizer, Synthesizer | str):
-            raise InputTypeError(
-                f"synthesizer: a {type(self.synthesizer).__name__} was given; use a name of "
-                "genad.synthesis.list_synthesizers(), or a Synthesizer."
-            )
         self._synthesizer().check_parameters()
 
     def _synthesizer(self) -> Synthesizer:
-        given = self.synthesizer
-        return create_synthesizer(given) if isinstance(given, str) else given
+        return image_synthesizer("synthesizer", self.synthesizer)
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the frame and the networks."""

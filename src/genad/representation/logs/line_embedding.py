@@ -94,5 +94,5 @@ class LineEmbedding(SessionDetector, NearestMemory):
         super().set_fitted_state(state)
         self.adapter_.embed = as_embedder(self.embedder)  # type: ignore[attr-defined]
 
-    def _pass_over(self, distance: Tensor, index: Tensor, *, known: bool) -> tuple[Tensor, Tensor]:
-        return super()._pass_over(torch.where(distance < _SAME, 0.0, distance), index, known=known)
+    def _pass_over(self, distance: Tensor, index: Tensor, k: int, *, known: bool) -> tuple[Tensor, Tensor]:
+        return super()._pass_over(torch.where(distance < _SAME, 0.0, distance), index, k, known=known)
