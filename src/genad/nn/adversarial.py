@@ -105,6 +105,54 @@ class Critic(nn.Module):
         return self.both(x)[0]
 
 
+class JointCritic(nn.Module):
+    """A discriminator of pairs, a sample and its code; it also shows its last hidden layer.
+
+    Sample and code are read apart, joined, and judged together, so that a pair is real only if both fit each other.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of one sample.
+    latent : int
+        Length of a code.
+    spec : Backbone, str or None, default=None
+        Which network reads the sample; None chooses by the shape.
+
+    References
+    ----------
+    Donahue, Krähenbühl and Darrell (2017), Adversarial feature learning, ICLR.
+
+    Examples
+    --------
+    >>> critic = JointCritic((6,), 2)
+    >>> critic(torch.zeros(5, 6), torch.zeros(5, 2)).shape, critic.features(torch.zeros(5, 6), torch.zeros(5, 2)).shape
+    (torch.Size([5]), torch.Size([5, 64]))
+    """
+
+    def __init__(self, shape: Sequence[int], latent: int, spec: Backbone | str | None = None) -> None:
+        super().__init__()
+        full = leaky(shape, spec)
+
+        def active() -> nn.Module:
+            return activation_module(full.activation)
+
+        self.sees = nn.Sequential(encoder(shape, _FEATURES, full), active())
+        self.reads = nn.Sequential(nn.Linear(latent, _FEATURES), active())
+        self.joins = nn.Sequential(nn.Linear(2 * _FEATURES, _FEATURES), active())
+        self.head = nn.Linear(_FEATURES, 1)
+
+    def features(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the last hidden layer for samples (B, *shape) and codes (B, latent), (B, F)."""
+        found: Tensor = self.joins(torch.cat([self.sees(x), self.reads(z)], 1))
+        return found
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the logit of each pair, (B,); higher is more like a real sample with its code."""
+        logit: Tensor = self.head(self.features(x, z)).squeeze(-1)
+        return logit
+
+
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Return half the sum of both cross-entropies of telling real from generated samples by their logits.
 

@@ -118,7 +118,7 @@ def test_absurd_values_stay_finite(fitted):
 
 @pytest.mark.parametrize(
     ("parameter", "value", "words"),
-    [("score_by", "both", "'energy' or"), ("noise", 0.0, "above 0")],
+    [("score_by", "both", "'energy' or"), ("noise", 0.0, r"\(0, inf\)")],
 )
 def test_wrong_parameters_are_named(normal, parameter, value, words):
     with pytest.raises(InputError, match=f"{parameter}: .*{words}"):

@@ -9,7 +9,7 @@ import genad
 from genad import Training, as_series
 from genad.data.samples import Batch
 from genad.errors import InputError
-from genad.reconstruction.vae.mace import MACE, MACENet, PowerMean, ServiceBatch, fourier
+from genad.reconstruction.vae.mace import MACE, MACENet, PowerMean, fourier
 
 # short series leave few steps to calibrate on, which is not what is tested here
 pytestmark = pytest.mark.filterwarnings("ignore:alpha=")
@@ -54,13 +54,14 @@ def test_each_service_gets_its_own_frequencies_from_its_normal_windows():
     net = MACENet((40, 1), 1, 2, 3, 7, 5.0)
     t = torch.arange(40) * 2 * torch.pi
     slow, fast = (torch.sin(t / period + torch.rand(30, 1))[..., None] for period in (20, 8))
-    net.learn_bases(Batch(torch.cat([slow, 2 * fast])), torch.tensor([7] * 30 + [3] * 30))
+    net.learn_bases(Batch(torch.cat([slow, 2 * fast]), group=torch.tensor([7] * 30 + [3] * 30)))
     assert net.known.tolist() == [3, 7]
     # a window of 40 steps holds 5 periods of the fast one and 2 of the slow one; together the louder one wins
     for place, frequency in enumerate((5, 2, 5)):
         torch.testing.assert_close(net.basis[place], fourier(40, [frequency]))
-    basis, _ = net.of(ServiceBatch(slow[:3], service=torch.tensor([7, 3, 99])))
+    basis, _ = net.of(Batch(slow[:3], group=torch.tensor([7, 3, 99])))
     torch.testing.assert_close(basis, net.basis[[1, 0, 2]])
+    torch.testing.assert_close(net.of(Batch(slow[:3]))[0], net.basis[2:])
 
 
 def test_the_spectrum_is_sparse_so_other_frequencies_cannot_come_back():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad, grad_and_value
 
 from genad.core.families import DensityDetector, DensityNet
+from genad.core.parameters import check_choice, check_number
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import DENSE
@@ -151,10 +151,8 @@ class DSEBM(DensityDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.score_by not in ("energy", "reconstruction"):
-            raise InputError(f"score_by: {self.score_by!r} was given; use 'energy' or 'reconstruction'.")
-        if not (isinstance(self.noise, int | float) and 0 < self.noise < math.inf):
-            raise InputError(f"noise: {self.noise!r} was given; use a number above 0.")
+        check_choice(self, "score_by", ("energy", "reconstruction"))
+        check_number(self, "noise", "(0, inf)")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the energy network."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,9 @@ from genad.core.training import Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch, Samples
 from genad.density.explicit.dsebm import EnergyNet
+from genad.density.explicit.energy import energy_network
 from genad.errors import InputError
-from genad.nn import Backbone, encoder, resolve
-from genad.nn.backbone import for_tables
+from genad.nn import Backbone
 from genad.nn.langevin import ReplayBuffer, langevin
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ class EBMSGLD(SampleMixin, DensityDetector):
 
     When energies of the chains explode, as they may in such trainings, the parameters go back to the last sound copy
     and all chains start afresh. The network has no normalisation over the batch, and sampling sees it in evaluation
-    mode. The joint energy model of Grathwohl et al. needs classes of normal data, which ``y`` does not hold here, and
-    is left out.
+    mode. The joint energy model of Grathwohl et al., whose energy is that of a classifier, is ``jem``.
 
     When to use
     -----------
@@ -171,13 +170,15 @@ class EBMSGLD(SampleMixin, DensityDetector):
     jitter: float = field(default=0.3, kw_only=True)
     calm: float = field(default=1.0, kw_only=True)
 
+    #: What the score may be.
+    scores: ClassVar[tuple[str, ...]] = ("energy", "slope")
     # The chains live in a buffer that is written to while the loss is computed.
     stackable = False
     defaults = Training(updates=400, batch_size=128, lr=1e-3, warmup=20, clip=10.0)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_choice(self, "score_by", ("energy", "slope"))
+        check_choice(self, "score_by", self.scores)
         check_whole(self, "steps", "chains")
         check_number(self, "step", "(0, inf)")
         if self.noise is not None:
@@ -188,11 +189,10 @@ class EBMSGLD(SampleMixin, DensityDetector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the energy, and chains that start from a uniform cube."""
-        spec = resolve(shape, for_tables(shape, self.backbone, _TABLE))[1]
-        if spec.activation == "relu":
-            # Chains follow the slope of the energy, which should not jump.
-            spec = replace(spec, activation="silu")
-        return ChainedEnergyNet(encoder(shape, 1, spec), shape, int(self.chains), float(self.renewed))
+        return ChainedEnergyNet(self._features(shape, 1), shape, int(self.chains), float(self.renewed))
+
+    def _features(self, shape: tuple[int, ...], out: int) -> nn.Module:
+        return energy_network(shape, self.backbone, _TABLE, out)
 
     def loss(self, net: Any, batch: Batch) -> Tensor:
         """Lower the energy of the data against that of the chains."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
 
@@ -16,9 +16,9 @@ from genad.core.training import Phase, Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch
 from genad.density.explicit.dsebm import EnergyNet
+from genad.density.explicit.energy import TwoChains, energy_network
 from genad.errors import InputError
-from genad.nn import Backbone, encoder, resolve
-from genad.nn.backbone import for_tables
+from genad.nn import Backbone
 from genad.nn.langevin import langevin, to_sphere
 from genad.nn.sphere import SphereAutoencoder, free_latent, sphere_latent
 
@@ -70,7 +70,7 @@ class MPDRNet(DensityNet):
     name="mpdr",
 )
 @dataclass(eq=False, repr=False)
-class MPDR(DensityDetector):
+class MPDR(TwoChains, DensityDetector):
     """Manifold projection-diffusion recovery: negatives for an energy from near the data, where anomalies are hard.
 
     Autoencoders with codes on the unit sphere are trained first, and frozen. A training sample ``x`` is then encoded,
@@ -105,16 +105,8 @@ class MPDR(DensityDetector):
         Standard deviations of the noise on codes of unit length, each above 0; one is drawn for every sample.
     recovery : float
         Weight of the recovery term, at least 0; 0 leaves the negatives free to go where they want.
-    code_steps, steps : int
-        Steps of the chains of codes and of samples, at least 0.
-    code_step, step : float
-        Their step lengths, above 0.
     jitter : float
         Noise of a step of the chain of samples, at least 0; the chain of codes has none, the noise is in ``z~``.
-    share : float
-        Share of the updates that train the manifolds, in (0, 1).
-    calm : float
-        Weight of the squared energies, at least 0.
 
     Examples
     --------
@@ -140,16 +132,13 @@ class MPDR(DensityDetector):
     manifolds: int = field(default=2, kw_only=True)
     noise: tuple[float, ...] = field(default=(0.1, 0.3), kw_only=True)
     recovery: float = field(default=0.01, kw_only=True)
+    jitter: float = field(default=0.05, kw_only=True)
+    share: float = field(default=0.5, kw_only=True)
     code_steps: int = field(default=2, kw_only=True)
     code_step: float = field(default=0.1, kw_only=True)
     steps: int = field(default=5, kw_only=True)
     step: float = field(default=0.1, kw_only=True)
-    jitter: float = field(default=0.05, kw_only=True)
-    share: float = field(default=0.5, kw_only=True)
-    calm: float = field(default=1.0, kw_only=True)
 
-    # The chains differentiate the energy while the loss is computed, which members under vmap cannot.
-    stackable = False
     defaults = Training(epochs=50, min_updates=600, max_updates=900, batch_size=128, lr=3e-3, warmup=20)
 
     def _check_parameters(self) -> None:
@@ -161,12 +150,8 @@ class MPDR(DensityDetector):
         levels = self.noise
         if not isinstance(levels, tuple | list) or not levels or not all(_is_level(level) for level in levels):
             raise InputError(f"noise: {levels!r} was given; use a tuple of numbers above 0, such as (0.1, 0.3).")
-        check_whole(self, "code_steps", "steps", low=0)
-        for name in ("code_step", "step"):
-            check_number(self, name, "(0, inf)")
-        for name in ("recovery", "jitter", "calm"):
-            check_number(self, name, "[0, inf)")
-        check_number(self, "share", "(0, 1)")
+        check_number(self, "recovery", "[0, inf)")
+        check_number(self, "jitter", "[0, inf)")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the autoencoders and the energy."""
@@ -175,10 +160,7 @@ class MPDR(DensityDetector):
         manifolds = [SphereAutoencoder(shape, length, self.backbone) for length in lengths]
         if self.model == "autoencoder":
             return MPDRNet(manifolds, SphereAutoencoder(shape, free_latent(shape), self.backbone))
-        spec = resolve(shape, for_tables(shape, self.backbone, _TABLE))[1]
-        if spec.activation == "relu":
-            spec = replace(spec, activation="silu")  # chains follow the slope of the energy, which should not jump
-        return MPDRNet(manifolds, BowlEnergy(encoder(shape, 1, spec), shape))
+        return MPDRNet(manifolds, BowlEnergy(energy_network(shape, self.backbone, _TABLE), shape))
 
     def phases(self, net: nn.Module) -> list[Phase]:  # noqa: ARG002 - the hook's signature
         """Return the training of the manifolds, and that of the energy over frozen manifolds."""
@@ -199,8 +181,7 @@ class MPDR(DensityDetector):
     def loss(self, net: Any, batch: Batch) -> Tensor:
         """Lower the energy of the data against that of what is recovered from them."""
         made = self.negatives(net, batch.x)
-        real, fake = net.energy(batch.x), net.energy(made)
-        return real.mean() - fake.mean() + self.calm * (real.square().mean() + fake.square().mean())
+        return self.contrast(net.energy(batch.x), net.energy(made))
 
     def negatives(self, net: Any, x: Tensor) -> Tensor:
         """Project samples, move their codes, and run the chains that recover them; detached."""

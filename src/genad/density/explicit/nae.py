@@ -15,6 +15,7 @@ from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch, Samples
+from genad.density.explicit.energy import TwoChains
 from genad.nn.langevin import ReplayBuffer, langevin, to_sphere, uniform_on_sphere
 from genad.nn.sphere import SphereAutoencoder, free_latent
 
@@ -55,7 +56,7 @@ def _codes(latent: int, count: int) -> Tensor:
     name="nae",
 )
 @dataclass(eq=False, repr=False)
-class NAE(EncodeMixin, SampleMixin, ReconstructionDetector):
+class NAE(TwoChains, EncodeMixin, SampleMixin, ReconstructionDetector):
     """Normalized autoencoder: the error is the energy of a density, ``p(x) ~ exp(-|x - D(E(x))|^2 / T)``.
 
     A plain autoencoder may reconstruct samples that it has never seen. Here it is first trained as usual, with codes
@@ -82,26 +83,17 @@ class NAE(EncodeMixin, SampleMixin, ReconstructionDetector):
     ----------
     latent : int, optional
         Length of the code, at least 2; from the size of a sample when absent.
-    share : float
-        Share of the updates that train the autoencoder alone, in (0, 1).
     temperature : float
-        T, above 0; samples of the second chain are as noisy as it is high.
-    code_steps : int
-        Steps of the chain of codes, at least 0.
-    code_step, code_noise : float
-        Their length, above 0, and their noise, at least 0.
-    steps : int
-        Steps of the chain of samples, at least 0.
-    step : float
-        Their length, above 0. The noise of step k is ``sqrt(2 step T) / k``.
+        T, above 0; samples of the second chain are as noisy as it is high: the noise of step k is
+        ``sqrt(2 step T) / k``.
+    code_noise : float
+        Noise of a step of the chain of codes, at least 0.
     clip : float
-        Largest move of a value in a step, in standard deviations, at least 0; 0 sets no limit.
+        Largest move of a value in a step of the chain of samples, in standard deviations, at least 0; 0 sets no limit.
     chains : int
         Length of the replay buffer, at least 1.
     renewed : float
         Share of the chains of codes that start afresh, in [0, 1].
-    calm : float
-        Weight of the squared energies, at least 0.
 
     Notes
     -----
@@ -126,20 +118,12 @@ class NAE(EncodeMixin, SampleMixin, ReconstructionDetector):
     """
 
     latent: int | None = None
-    share: float = field(default=0.7, kw_only=True)
     temperature: float = field(default=1.0, kw_only=True)
-    code_steps: int = field(default=10, kw_only=True)
-    code_step: float = field(default=0.2, kw_only=True)
     code_noise: float = field(default=0.05, kw_only=True)
-    steps: int = field(default=10, kw_only=True)
-    step: float = field(default=0.05, kw_only=True)
     clip: float = field(default=0.1, kw_only=True)
     chains: int = field(default=1000, kw_only=True)
     renewed: float = field(default=0.05, kw_only=True)
-    calm: float = field(default=1.0, kw_only=True)
 
-    # The chains live in a buffer that is written to while the loss is computed.
-    stackable = False
     defaults = Training(epochs=50, min_updates=500, max_updates=900, batch_size=128, lr=5e-3, warmup=20)
 
     def _check_parameters(self) -> None:
@@ -147,12 +131,9 @@ class NAE(EncodeMixin, SampleMixin, ReconstructionDetector):
         if self.latent is not None:
             check_whole(self, "latent", low=2)
         check_whole(self, "chains")
-        check_whole(self, "code_steps", "steps", low=0)
-        check_number(self, "share", "(0, 1)")
-        for name in ("temperature", "code_step", "step"):
-            check_number(self, name, "(0, inf)")
-        for name in ("code_noise", "clip", "calm"):
-            check_number(self, name, "[0, inf)")
+        check_number(self, "temperature", "(0, inf)")
+        check_number(self, "code_noise", "[0, inf)")
+        check_number(self, "clip", "[0, inf)")
         check_number(self, "renewed", "[0, 1]")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
@@ -178,23 +159,28 @@ class NAE(EncodeMixin, SampleMixin, ReconstructionDetector):
         made = self.negatives(net, len(batch))
         real = batch.sample_mean((net(batch.x) - batch.x).square()) / self.temperature
         fake = net.energy(made) / self.temperature
-        calm = self.calm * (real.square().mean() + fake.square().mean())
         weights = sum(p.square().sum() for p in net.encode.parameters())
-        return real.mean() - fake.mean() + calm + _DECAY * weights
+        return self.contrast(real, fake) + _DECAY * weights
 
     def negatives(self, net: Any, count: int) -> Tensor:
-        """Run chains of codes, and from where they decode to chains of samples; return their ends, detached."""
+        """Let chains of codes go on, and from where they decode to chains of samples; return their ends, detached."""
         net.eval()
         start, where = net.chains.draw(count)
+        z, made = self._descended(net, start, self.code_steps)
+        net.chains.put(where, z)
+        net.train()
+        return made
+
+    def _descended(self, net: Any, z: Tensor, code_steps: int) -> tuple[Tensor, Tensor]:
+        """Return where chains of codes end, and the chains of samples that start at what these decode to."""
         z = langevin(
             lambda z: net.energy(net.decode(z)),
-            start,
-            steps=self.code_steps,
+            z,
+            steps=code_steps,
             step=self.code_step,
             noise=self.code_noise,
             project=to_sphere,
         )
-        net.chains.put(where, z)
         with torch.no_grad():
             x = net.decode(z)
         values = x[0].numel()
@@ -207,8 +193,7 @@ class NAE(EncodeMixin, SampleMixin, ReconstructionDetector):
             anneal=True,
             clip=self.clip,
         )
-        net.train()
-        return made
+        return z, made
 
     def finish(self, net: Any, samples: Samples) -> None:  # noqa: ARG002 - the hook's signature
         """Drop the chains, which only training needs."""
@@ -220,23 +205,6 @@ class NAE(EncodeMixin, SampleMixin, ReconstructionDetector):
         return found
 
     def generate(self, net: Any, n: int) -> Tensor:
-        """Run fresh chains of codes, and of samples from what they decode to."""
+        """Run fresh chains of codes for many times the length of those in training, and of samples from their ends."""
         latent = net.code(torch.zeros(1, *self.sample_shape_, device=self.device_)).shape[1]
-        z = langevin(
-            lambda z: net.energy(net.decode(z)),
-            uniform_on_sphere(n, latent).to(self.device_),
-            steps=10 * self.code_steps,
-            step=self.code_step,
-            noise=self.code_noise,
-            project=to_sphere,
-        )
-        values = torch.Size(self.sample_shape_).numel()
-        return langevin(
-            lambda x: values * net.energy(x),
-            net.decode(z).detach(),
-            steps=self.steps,
-            step=self.step,
-            noise=(2 * self.step * self.temperature) ** 0.5,
-            anneal=True,
-            clip=self.clip,
-        )
+        return self._descended(net, _codes(latent, n).to(self.device_), 10 * self.code_steps)[1]

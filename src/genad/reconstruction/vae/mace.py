@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,47 +14,18 @@ from torch.nn import functional as F  # noqa: N812
 from genad.core.inference import Inference, Want
 from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
-from genad.core.splits import Labels
 from genad.core.training import Training, TrainingReport
 from genad.core.windows import SeriesDetector, as_windows
 from genad.data.adapters import Loaded
 from genad.data.kinds import Kind
-from genad.data.samples import Batch, Samples, WindowSamples, everything, iterate
+from genad.data.samples import Batch, Samples, everything
 from genad.errors import InputError
 from genad.reconstruction.vae.steps import step_sum
 
 # Windows a service's frequencies are chosen from, at most.
 _LOOK_AT = 2000
-# A block is padded to a multiple of this, as everywhere.
-_ALIGN = 16
 # Keeps the slope of a root finite at 0.
 _TINY = 1e-6
-
-
-@dataclass(slots=True)
-class ServiceBatch(Batch):
-    """A batch that knows which service each window is of."""
-
-    service: Tensor | None = None
-
-
-@dataclass(slots=True)
-class ServiceWindows(WindowSamples):
-    """Windows of several services, one number a step that names its service."""
-
-    service: Tensor | None = None
-
-    def batch(self, indices: Tensor) -> Batch:
-        """Copy out the windows at ``indices``, with their services."""
-        plain = WindowSamples.batch(self, indices)
-        assert self.service is not None  # noqa: S101 - always given here
-        return ServiceBatch(plain.x, plain.mask, service=self.service[self.starts[indices]])
-
-    def to(self, device: torch.device) -> ServiceWindows:
-        """Return the windows on ``device``."""
-        plain = WindowSamples.to(self, device)
-        assert self.service is not None  # noqa: S101 - always given here
-        return ServiceWindows(plain.x, plain.starts, plain.length, plain.mask, self.service.to(device))
 
 
 class PowerMean(nn.Module):
@@ -175,8 +145,9 @@ class MACENet(nn.Module):
         self.register_buffer("scale", torch.ones(2, 1, 2 * self.bases))
 
     @torch.no_grad()
-    def learn_bases(self, batch: Batch, service: Tensor) -> None:
+    def learn_bases(self, batch: Batch) -> None:
         """Choose the frequencies that are largest on average in the windows of each service, and of all."""
+        service = batch.x.new_zeros(len(batch), dtype=torch.int64) if batch.group is None else batch.group
         self.known = service.unique()
         amplitude = torch.fft.rfft(batch.x, dim=1, norm="ortho").abs()
         found, scales = [], []
@@ -190,14 +161,13 @@ class MACENet(nn.Module):
         self.basis, self.scale = torch.stack(found), torch.stack(scales)
 
     def of(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the bases and scales of the services of a batch."""
-        service = getattr(batch, "service", None)
-        if service is None or len(self.basis) == 2:
+        """Return the bases and scales of the services of a batch, those usual for all where one was never met."""
+        if len(self.known) == 1:
             place = torch.zeros(1, dtype=torch.int64, device=self.basis.device)
-            if service is None and len(self.basis) > 2:
-                place = place - 1
+        elif batch.group is None:
+            place = torch.full((1,), len(self.known), device=self.basis.device)
         else:
-            same = service[:, None] == self.known
+            same = batch.group[:, None] == self.known
             place = torch.where(same.any(1), same.float().argmax(1), len(self.known))
         return self.basis[place], self.scale[place]
 
@@ -220,10 +190,6 @@ def fourier(steps: int, frequencies: Any) -> Tensor:
     length = torch.linalg.vector_norm(waves, dim=0)
     # The sine of frequency 0, or of half the steps, is rounding error and nothing else.
     return torch.where(length > 1e-6, waves / length.clamp_min(1e-6), 0.0).float()
-
-
-def _number(entity: Any) -> int:
-    return zlib.crc32(str(entity).encode())
 
 
 @register(
@@ -316,43 +282,13 @@ class MACE(SeriesDetector):
 
     def _ingest(self, X: Any, *, reset: bool, y: Any = None) -> Loaded:
         loaded = super()._ingest(X, reset=reset, y=y)
-        windows = as_windows(loaded.samples)
         entity = getattr(loaded.source, "entity", None)
-        if entity is None:
-            numbers = np.zeros(len(windows.x), np.int64)
-        else:
+        if entity is not None:
             names, place = np.unique(np.asarray(entity).astype(str), return_inverse=True)
-            numbers = np.array([_number(name) for name in names], np.int64)[place]
-        service = torch.from_numpy(numbers).to(self._device)
-        loaded.samples = ServiceWindows(windows.x, windows.starts, windows.length, windows.mask, service)
+            # Numbers that stay the same in another series and after saving.
+            numbers = np.array([zlib.crc32(str(name).encode()) for name in names], np.int64)[place]
+            loaded.samples = replace(as_windows(loaded.samples), group=torch.from_numpy(numbers).to(self._device))
         return loaded
-
-    def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
-        service = getattr(samples, "service", None)
-
-        def named(part: Samples) -> Samples:
-            found = as_windows(part)
-            return ServiceWindows(found.x, found.starts, found.length, found.mask, service)
-
-        train, held = super()._split(samples, labels)
-        return named(train), named(held)
-
-    def _blocks(
-        self, samples: Samples, want: frozenset[Want], *, known: bool = False
-    ) -> Iterator[tuple[slice, Inference]]:
-        # As for every detector, but padded windows keep their service.
-        for where, batch in iterate(samples, self._block(samples.shape)):
-            n = len(batch)
-            last = torch.arange(n + -n % _ALIGN, device=batch.x.device).clamp_max(n - 1)
-            service = getattr(batch, "service", None)
-            whole = ServiceBatch(
-                batch.x[last],
-                None if batch.mask is None else batch.mask[last],
-                known,
-                None if service is None else service[last],
-            )
-            with self._scoring():
-                yield where, self.infer(self.net_, whole, want)
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make both branches."""
@@ -360,10 +296,7 @@ class MACE(SeriesDetector):
 
     def optimise(self, net: Any, samples: Samples) -> TrainingReport:
         """Choose the frequencies of each service from the training windows, then train."""
-        look = everything(samples, self._device, max(_LOOK_AT, len(samples) // 20))
-        service = getattr(look, "service", None)
-        numbers = torch.zeros(len(look), dtype=torch.int64, device=self._device) if service is None else service
-        net.learn_bases(look, numbers)
+        net.learn_bases(everything(samples, self._device, max(_LOOK_AT, len(samples) // 20)))
         return super().optimise(net, samples)
 
     def loss(self, net: Any, batch: Batch) -> Tensor:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from genad.core.inference import Inference, Want
-from genad.core.parameters import check_number, check_whole
+from genad.core.parameters import check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
-from genad.core.windows import SeriesDetector
 from genad.data.kinds import Kind
 from genad.data.samples import Batch
 from genad.nn import DiagGaussianHead, PlanarFlow, gaussian_log_prob
 from genad.nn.flow import SHIFT
 from genad.nn.gaussian import HALF_LOG_TWO_PI
-from genad.reconstruction.vae.steps import step_sum
+from genad.reconstruction.vae.steps import Gaussian, PathVAE
 
 
 class RandomWalkPrior(nn.Module):
@@ -170,9 +168,10 @@ class OmniAnomalyNet(nn.Module):
         tangents = torch.stack(bends).unflatten(0, (len(path), len(maps)))
         return torch.stack(path, 1), base - self.flow.log_det(tangents)
 
-    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(self, z: Tensor) -> Gaussian:
         """Return mean and standard deviation of every value, (B, T, C), given paths."""
-        return self.likelihood(torch.tanh(self.dense(self.write(z)[0])))
+        found: Gaussian = self.likelihood(torch.tanh(self.dense(self.write(z)[0])))
+        return found
 
 
 @register(
@@ -189,7 +188,7 @@ class OmniAnomalyNet(nn.Module):
     )
 )
 @dataclass(eq=False, repr=False)
-class OmniAnomaly(SeriesDetector):
+class OmniAnomaly(PathVAE):
     """Score each step by how unlikely it is given the latent path of the window that ends there.
 
     A GRU reads the window, and the latent variables are drawn one after the other, each given the
@@ -218,16 +217,8 @@ class OmniAnomaly(SeriesDetector):
 
     Parameters
     ----------
-    latent : int
-        Dimensions of z at each step, at least 1.
-    hidden : int
-        Width of the recurrent and dense layers, at least 1.
     flows : int
         Planar maps on each z, at least 1.
-    draws : int
-        Latent paths a window is scored with, at least 1.
-    min_std : float
-        Smallest standard deviation of the decoder, above 0, in those of the training data.
 
     Examples
     --------
@@ -248,11 +239,10 @@ class OmniAnomaly(SeriesDetector):
     Rezende and Mohamed (2015), Variational inference with normalizing flows, ICML.
     """
 
-    latent: int = 3
-    hidden: int = 64
-    flows: int = 5
-    draws: int = 2
-    min_std: float = 0.1
+    flows: int = field(default=5, kw_only=True)
+    latent: int = field(default=3, kw_only=True)
+    hidden: int = field(default=64, kw_only=True)
+    draws: int = field(default=2, kw_only=True)
 
     fold: ClassVar[Literal["mean", "last"]] = "last"
     stackable = False
@@ -260,12 +250,7 @@ class OmniAnomaly(SeriesDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_whole(self, "latent", "hidden", "flows", "draws")
-        check_number(self, "min_std", "(0, inf)")
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        # the cost of a recurrent step hardly depends on the rows below this
-        return max(512, super()._block(shape))
+        check_whole(self, "flows")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the network, and fix the noise of the paths it will score with."""
@@ -280,23 +265,8 @@ class OmniAnomaly(SeriesDetector):
         bound = likelihood + net.prior.log_prob(z) - log_q
         return -bound.mean() / x[0].numel()
 
-    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
-        """Score every step of the windows; only the last ones are kept.
-
-        The map is the part of the score that the deviation from the decoder's mean causes, half
-        the squared deviation in the decoder's own standard deviations.
-        """
-        x = batch.x
-        score, centre, excess = x.new_zeros(x.shape[:2]), torch.zeros_like(x), torch.zeros_like(x)
-        for noise in net.noise:
-            z, _ = net.posterior_path(x, noise.expand(len(x), -1, -1))
-            mean, std = net.decode(z)
-            log_p = gaussian_log_prob(x, mean, std)
-            score = score - step_sum(batch, log_p) / self.draws
-            centre = centre + mean / self.draws
-            excess = excess + 0.5 * ((x - mean) / std).square() / self.draws
-        return Inference(
-            score,
-            batch.keep_observed(excess) if "map" in want else None,
-            centre if "restored" in want else None,
-        )
+    def expected(self, net: Any, x: Tensor, noise: Tensor) -> Gaussian:
+        """Return means and standard deviations of all values along paths of some noise."""
+        z, _ = net.posterior_path(x, noise)
+        found: Gaussian = net.decode(z)
+        return found

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from genad.core.inference import Inference, Want
 from genad.core.parameters import check_choice, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
-from genad.core.windows import SeriesDetector
 from genad.data.kinds import Kind
 from genad.data.samples import Batch
 from genad.errors import InputTypeError
 from genad.nn import DiagGaussianHead, gaussian_log_prob, kl_normal_normal
-from genad.reconstruction.vae.steps import ROWS, step_sum
-
-Gaussian = tuple[Tensor, Tensor]
+from genad.reconstruction.vae.steps import Gaussian, PathVAE
 
 
 class SISVAENet(nn.Module):
@@ -116,7 +112,7 @@ def roughness(output: Gaussian) -> Tensor:
     name="sisvae",
 )
 @dataclass(eq=False, repr=False)
-class SISVAE(SeriesDetector):
+class SISVAE(PathVAE):
     """Expect each step to be normal about a mean that moves smoothly, and score what the expectation misses.
 
     A variational recurrent network gives every step its own mean and variance in every channel,
@@ -127,7 +123,7 @@ class SISVAE(SeriesDetector):
 
     The last term compares the *output* distributions of consecutive steps, not the latent ones: a lone spike in the
     training data is cheaper to miss than to follow, so contaminated data harm less. Scores average over ``draws``
-    latent paths whose noise is fixed at the fit.
+    latent paths whose noise is fixed at the fit; the paper has 64 of them and more.
 
     **When to use.** Smooth series whose noise changes over time, trained on data that hold a few anomalies.
 
@@ -145,16 +141,8 @@ class SISVAE(SeriesDetector):
     online : bool
         Score a step from the window that ends at it, so that no later step counts; else by the mean over all windows
         that hold it.
-    latent : int
-        Dimensions of z at each step, at least 1.
-    hidden : int
-        Width of the dense layers, at least 1.
     state : int
         Width of the recurrent state, at least 1.
-    draws : int
-        Latent paths a window is scored with, at least 1. The paper has 64 and more; scoring time grows in proportion.
-    min_std : float
-        Smallest standard deviation of the decoder, above 0, in those of the training data.
 
     Examples
     --------
@@ -178,11 +166,8 @@ class SISVAE(SeriesDetector):
     smoothness: float = 0.5
     score_by: Literal["probability", "error"] = "probability"
     online: bool = True
-    latent: int = 8
-    hidden: int = 32
-    state: int = 64
-    draws: int = 4
-    min_std: float = 0.1
+    state: int = field(default=64, kw_only=True)
+    latent: int = field(default=8, kw_only=True)
 
     default_window: ClassVar[int] = 16
     stackable = False
@@ -195,15 +180,11 @@ class SISVAE(SeriesDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_whole(self, "latent", "hidden", "state", "draws")
+        check_whole(self, "state")
         check_number(self, "smoothness", "[0, inf)")
-        check_number(self, "min_std", "(0, inf)")
         check_choice(self, "score_by", ("probability", "error"))
         if not isinstance(self.online, bool):
             raise InputTypeError(f"online: {self.online!r} was given; use True or False.")
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        return max(ROWS, super()._block(shape))
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the network, and fix the noise of the paths it will score with."""
@@ -219,26 +200,14 @@ class SISVAE(SeriesDetector):
         jumps = roughness(output).sum((1, 2))
         return (nll + divergence + self.smoothness * jumps).mean() / x[0].numel()
 
-    def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
-        """Score every step of the windows.
+    def expected(self, net: Any, x: Tensor, noise: Tensor) -> Gaussian:
+        """Return means and standard deviations of all values along paths of some noise."""
+        output: Gaussian = net(x, noise)[2]
+        return output
 
-        The map is what deviations from the mean add to the score: half the squared deviation in the decoder's own
-        standard deviations, or the squared deviation itself when the score is the error.
-        """
-        x = batch.x
-        score, centre, excess = x.new_zeros(x.shape[:2]), torch.zeros_like(x), torch.zeros_like(x)
-        for noise in net.noise:
-            mean, std = net(x, noise.expand(len(x), -1, -1))[2]
-            error = (x - mean).square()
-            if self.score_by == "error":
-                surprise, part = error, error
-            else:
-                surprise, part = -gaussian_log_prob(x, mean, std), 0.5 * error / std.square()
-            score = score + step_sum(batch, surprise) / self.draws
-            excess = excess + part / self.draws
-            centre = centre + mean / self.draws
-        return Inference(
-            score,
-            batch.keep_observed(excess) if "map" in want else None,
-            centre if "restored" in want else None,
-        )
+    def surprise(self, x: Tensor, expected: Gaussian) -> tuple[Tensor, Tensor]:
+        """Return the score of every value and its part of the map; they are the same when the score is the error."""
+        if self.score_by == "probability":
+            return super().surprise(x, expected)
+        error = (x - expected[0]).square()
+        return error, error

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from genad.core.detector import Detector
 from genad.core.families import EncodeMixin, SampleMixin
@@ -21,52 +20,8 @@ from genad.core.training import Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch, iterate
 from genad.errors import InputError
-from genad.nn import (
-    Backbone,
-    decoder,
-    encoder,
-    gaussian_log_prob,
-    kl_to_standard_normal,
-)
-from genad.nn.backbone import for_tables
-
-_TABLE = Backbone("mlp", hidden=(128, 128), activation="tanh")
-
-
-class VAENet(nn.Module):
-    """Gaussian encoder, Gaussian decoder, and the fixed noise they are scored with.
-
-    Parameters
-    ----------
-    encode : nn.Module
-        ``(B, *shape) -> (B, 2 * latent)``.
-    decode : nn.Module
-        ``(B, latent) -> (B, 2, *shape)``.
-    latent : int
-        Dimensions of the code.
-    draws : int
-        Rows of the noise bank.
-    min_std : float
-        Smallest standard deviation of the decoder.
-    """
-
-    noise: Tensor
-
-    def __init__(self, encode: nn.Module, decode: nn.Module, latent: int, draws: int, min_std: float) -> None:
-        super().__init__()
-        self.encode, self.decode, self.min_std = encode, decode, min_std
-        self.register_buffer("noise", torch.randn(draws, latent))
-
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of q(z | x), each (B, latent)."""
-        mean, raw = self.encode(x).chunk(2, dim=-1)
-        # Starting narrow lets the code carry information from the first update on.
-        return mean, F.softplus(raw - 1.0) + 1e-4
-
-    def likelihood(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of p(x | z), each (B, *shape)."""
-        mean, raw = self.decode(z).unbind(1)
-        return mean, F.softplus(raw) + self.min_std
+from genad.nn import gaussian_log_prob, kl_to_standard_normal
+from genad.nn.vae import gaussian_vae
 
 
 @register(
@@ -154,15 +109,7 @@ class VAE(EncodeMixin, SampleMixin, Detector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the two networks and draw the noise bank."""
-        backbone = for_tables(shape, self.backbone, _TABLE)
-        latent = int(self.latent)
-        return VAENet(
-            encoder(shape, 2 * latent, backbone),
-            decoder(shape, latent, backbone, heads=2),
-            latent,
-            int(self.draws),
-            float(self.min_std),
-        )
+        return gaussian_vae(shape, int(self.latent), self.backbone, int(self.draws), float(self.min_std))
 
     def loss(self, net: Any, batch: Batch) -> Tensor:
         """Return the negative evidence lower bound, per value."""
@@ -201,8 +148,7 @@ class VAE(EncodeMixin, SampleMixin, Detector):
 
     def generate(self, net: Any, n: int) -> Tensor:
         """Draw codes from the prior, and samples from the decoder's distribution."""
-        mu, sigma = net.likelihood(torch.randn(n, net.noise.shape[1], device=net.noise.device))
-        drawn: Tensor = mu + sigma * torch.randn_like(mu)
+        drawn: Tensor = net.generate(n)
         return drawn
 
     def elbo(self, X: Any) -> NDArray[np.float64]:

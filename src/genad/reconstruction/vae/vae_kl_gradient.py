@@ -20,7 +20,7 @@ from genad.data.samples import Batch
 from genad.nn import Backbone, decoder, encoder, kl_to_standard_normal
 from genad.nn.backbone import for_tables
 from genad.nn.structural import contrast, gaussian_blur
-from genad.reconstruction.vae.vae import VAENet
+from genad.nn.vae import VAENet
 
 _TABLE = Backbone("mlp", hidden=(64, 64), activation="tanh")
 _MAPS = ("product", "kl", "reconstruction", "elbo", "sum")

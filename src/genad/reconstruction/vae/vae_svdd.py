@@ -155,12 +155,16 @@ class VAEDeepSVDD(EncodeMixin, Detector):
 
     def optimise(self, net: Any, samples: Samples) -> TrainingReport:
         """Put the centre at the mean of the codes, then train."""
-        look = everything(samples, self._device, _CENTRE_OF)
-        with torch.no_grad():
-            codes = torch.cat([net.posterior(part)[0] for part in look.x.split(_PASS)])
+        codes = self._codes(net, samples)
         net.centre.copy_(codes.mean(0))
         net.radius2.copy_(self._radius2(net.distance2(codes)))
         return super().optimise(net, samples)
+
+    def _codes(self, net: Any, samples: Samples) -> Tensor:
+        """Return the mean codes of evenly spaced samples."""
+        look = everything(samples, self._device, _CENTRE_OF)
+        with torch.no_grad():
+            return torch.cat([net.posterior(part)[0] for part in look.x.split(_PASS)])
 
     def _radius2(self, distance2: Tensor) -> Tensor:
         if self.boundary == "one-class":
@@ -186,10 +190,7 @@ class VAEDeepSVDD(EncodeMixin, Detector):
 
     def finish(self, net: Any, samples: Samples) -> None:
         """Set the radius by the final codes."""
-        look = everything(samples, self._device, _CENTRE_OF)
-        with torch.no_grad():
-            distance2 = torch.cat([net.distance2(net.posterior(part)[0]) for part in look.x.split(_PASS)])
-        net.radius2.copy_(self._radius2(distance2))
+        net.radius2.copy_(self._radius2(net.distance2(self._codes(net, samples))))
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score by the distance of the mean code; map and restored sample come from its reconstruction."""

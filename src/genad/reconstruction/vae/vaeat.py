@@ -13,10 +13,10 @@ from genad.core.inference import Inference, Want
 from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training, TrainingReport
-from genad.core.windows import SeriesDetector
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples
 from genad.nn import DiagGaussianHead, kl_to_standard_normal
+from genad.reconstruction.vae.steps import Gaussian, SequentialVAE
 
 
 class AttentionEncoder(nn.Module):
@@ -44,11 +44,11 @@ class AttentionEncoder(nn.Module):
         """Return the weight of each step, (B, T), adding up to 1 over the window."""
         return (torch.tanh(self.key(states)) @ self.query).softmax(1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Gaussian:
         """Return mean and standard deviation of the codes (B, T, d) of windows (B, T, C)."""
         states = self.read(x)[0]
         # Times the length, so that even attention leaves the states as they are.
-        found: tuple[Tensor, Tensor] = self.head(states * (states.shape[1] * self.attention(states))[..., None])
+        found: Gaussian = self.head(states * (states.shape[1] * self.attention(states))[..., None])
         return found
 
 
@@ -119,7 +119,7 @@ class VAEATNet(nn.Module):
     name="vaeat",
 )
 @dataclass(eq=False, repr=False)
-class VAEAT(SeriesDetector):
+class VAEAT(SequentialVAE):
     """Reconstruct by two decoders on one encoder, the second of which learns to make the first's flaws larger.
 
     An LSTM with temporal attention (a learnt query) gives each step a Gaussian code; both decoders reconstruct from
@@ -149,10 +149,6 @@ class VAEAT(SeriesDetector):
         chosen by the trial named above.
     kl_weight : float
         Weight of the divergence of a code from the prior, a mean over its dimensions, at least 0.
-    hidden : int
-        Width of the LSTMs, at least 1.
-    latent : int
-        Dimensions of the code at each step, at least 1.
 
     Examples
     --------
@@ -176,8 +172,6 @@ class VAEAT(SeriesDetector):
     alpha: float = 0.5
     epochs: int = 2
     kl_weight: float = 0.01
-    hidden: int = 32
-    latent: int = 16
 
     default_window: ClassVar[int] = 5
     stackable = False
@@ -186,7 +180,7 @@ class VAEAT(SeriesDetector):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_number(self, "alpha", "[0, 1]")
-        check_whole(self, "epochs", "hidden", "latent")
+        check_whole(self, "epochs")
         check_number(self, "kl_weight", "[0, inf)")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,15 +14,13 @@ from genad.core.inference import Inference, Want
 from genad.core.parameters import check_choice, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
-from genad.core.windows import SeriesDetector
 from genad.data.kinds import Kind
 from genad.data.samples import Batch
 from genad.nn import DiagGaussianHead, PlanarFlow, gaussian_log_prob, kl_normal_normal
 from genad.nn.quasi_recurrent import QRNNLayer
 from genad.nn.robust_divergence import Divergence, robust_divergence
-from genad.reconstruction.vae.steps import ROWS, step_sum
+from genad.reconstruction.vae.steps import Gaussian, SequentialVAE, step_sum
 
-Gaussian = tuple[Tensor, Tensor]
 # The standard deviation at which a value exactly as expected has density 1.
 _UNIT_DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 
@@ -114,7 +112,7 @@ _AUTHORS = "Kieu, Yang, Guo, Cirstea, Zhao, Song, Jensen"
     name="vqrae",
 )
 @dataclass(eq=False, repr=False)
-class VQRAE(SeriesDetector):
+class VQRAE(SequentialVAE):
     """Reconstruct each step from a latent variable and its past, with a loss on which outliers hardly pull.
 
     Quasi-recurrent layers, whose gates come from convolutions and whose recurrence is element-wise, sum up the steps
@@ -144,10 +142,6 @@ class VQRAE(SeriesDetector):
     kl_weight : float
         Weight of the divergence of the posterior from the prior, at least 0. The paper's objective has 1, its program
         1e-4.
-    latent : int
-        Dimensions of z at each step, at least 1.
-    hidden : int
-        Width of all layers, at least 1.
     flows : int
         Planar maps on each z, at least 0.
     min_std : float
@@ -174,10 +168,8 @@ class VQRAE(SeriesDetector):
     divergence: Divergence = "beta"
     strength: float = 0.005
     kl_weight: float = 1.0
-    latent: int = 16
-    hidden: int = 32
-    flows: int = 0
-    min_std: float = 0.1
+    flows: int = field(default=0, kw_only=True)
+    min_std: float = field(default=0.1, kw_only=True)
 
     fold: ClassVar[Literal["mean", "last"]] = "last"
     both: ClassVar[bool] = False
@@ -188,12 +180,8 @@ class VQRAE(SeriesDetector):
         check_choice(self, "divergence", ("beta", "alpha", "gamma", "kl"))
         check_number(self, "strength", "(0, 1)")
         check_number(self, "kl_weight", "[0, inf)")
-        check_whole(self, "latent", "hidden")
         check_whole(self, "flows", low=0)
         check_number(self, "min_std", "(0, inf)")
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        return max(ROWS, super()._block(shape))
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the network."""
@@ -253,6 +241,7 @@ class BiVQRAE(VQRAE):
 
     Both the context h_t and what the posterior reads join a forward and a backward quasi-recurrent layer. A step is
     scored by the mean over all windows that hold it, since at the end of a window nothing is after it.
+    The parameters are those of :class:`VQRAE`.
 
     **When to use.** As :class:`VQRAE`, when a series is judged afterwards and not as it arrives.
 
@@ -261,20 +250,8 @@ class BiVQRAE(VQRAE):
 
     Parameters
     ----------
-    divergence : {"beta", "alpha", "gamma", "kl"}
-        What compares an observation with what was expected; "kl" is plain likelihood.
-    strength : float
-        How much less unlikely steps count, in (0, 1).
-    kl_weight : float
-        Weight of the divergence of the posterior from the prior, at least 0.
-    latent : int
-        Dimensions of z at each step, at least 1.
     hidden : int
-        Width of all layers in each direction, at least 1.
-    flows : int
-        Planar maps on each z, at least 0.
-    min_std : float
-        Smallest standard deviation of the decoder, above 0, in those of the training data.
+        Width of the layers in each direction, at least 1.
 
     Examples
     --------
