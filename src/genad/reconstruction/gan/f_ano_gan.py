@@ -18,6 +18,7 @@ from genad.data.kinds import DENSE
 from genad.data.samples import Batch
 from genad.nn import Backbone, decoder, default_latent, encoder
 from genad.nn.adversarial import Critic, feature_distance, gradient_penalty, leaky
+from genad.reconstruction.gan.crossing import Crossable
 
 # Weight of the latest batch in the running variance of the critic's features.
 _FOLLOW = 0.05
@@ -80,7 +81,7 @@ class FAnoGANNet(nn.Module):
     name="f_ano_gan",
 )
 @dataclass(eq=False, repr=False)
-class FAnoGAN(SampleMixin, EncodeMixin, ReconstructionDetector):
+class FAnoGAN(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
     """Train a Wasserstein GAN on normal samples, freeze it, then learn an encoder into its latent space.
 
     The first stage trains a generator ``G`` and a critic with gradient penalty. In the second only an encoder ``E``
@@ -140,6 +141,7 @@ class FAnoGAN(SampleMixin, EncodeMixin, ReconstructionDetector):
     critic_steps: int = 5
     gan_share: float = 0.7
 
+    critic_side = ("critic", "spread")
     # the gradient penalty differentiates inside the loss, for which stacked networks have no rule
     stackable = False
     defaults = Training(epochs=150, min_updates=1500, max_updates=2500, batch_size=64, lr=3e-3)

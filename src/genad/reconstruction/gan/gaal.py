@@ -18,6 +18,7 @@ from genad.core.training import Phase, Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, everything
 from genad.errors import InputError
+from genad.reconstruction.gan.nearest import nearest_kept
 
 # Training rows kept to restore from; more would cost memory and say little more.
 _BANK = 2000
@@ -161,14 +162,7 @@ class _GAAL(Detector):
 
     def reconstruct(self, net: Any, batch: Batch) -> Tensor:
         """Return the training row nearest to each sample in its observed values."""
-        x = batch.x.flatten(1)
-        if batch.mask is None:
-            nearest = torch.cdist(x, net.bank, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
-        else:
-            seen = batch.mask.flatten(1).to(x.dtype)
-            nearest = (seen @ net.bank.square().T - 2.0 * (x * seen) @ net.bank.T).argmin(1)
-        rows: Tensor = net.bank[nearest].view_as(batch.x)
-        return rows
+        return nearest_kept(batch, net.bank)
 
     def error_map(self, net: Any, batch: Batch) -> Tensor:
         """Return the squared difference from the nearest training row."""

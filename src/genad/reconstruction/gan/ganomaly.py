@@ -19,6 +19,7 @@ from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.nn import Backbone, decoder, default_latent, encoder
 from genad.nn.adversarial import Critic, discriminator_loss, feature_distance, leaky
+from genad.reconstruction.gan.crossing import Crossable
 
 
 class GANomalyNet(nn.Module):
@@ -64,7 +65,7 @@ class GANomalyNet(nn.Module):
     name="ganomaly",
 )
 @dataclass(eq=False, repr=False)
-class GANomaly(EncodeMixin, ReconstructionDetector):
+class GANomaly(Crossable, EncodeMixin, ReconstructionDetector):
     """Encode, decode, encode again: the score is the distance of the two codes, ``mean (E1(x) - E2(D(E1(x))))^2``.
 
     The generator is an encoder, a decoder, and a second encoder of the same architecture with its
@@ -122,6 +123,7 @@ class GANomaly(EncodeMixin, ReconstructionDetector):
     encoder_weight: float = 1.0
     p: int = 2
 
+    critic_scores = False
     defaults = Training(epochs=20, min_updates=600, max_updates=800, batch_size=32, lr=2e-3)
 
     def _check_parameters(self) -> None:
