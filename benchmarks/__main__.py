@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     "startup", "tables", "selection", "feedback", "series", "ecg", "images", "restoration", "logs", "llm_series",
-    "process", "cybersecurity", "store", "log_report", "speed", "image_speed", "memory",
+    "process", "cybersecurity", "store", "log_report", "speed", "image_speed", "memory", "cost",
 )  # fmt: skip
 
 

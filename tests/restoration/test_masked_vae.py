@@ -14,7 +14,8 @@ from genad.data.encoder import TableEncoder
 from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.nn.gaussian import gaussian_log_prob, kl_normal_normal
-from genad.restoration.masked_vae import Layout, MaskedVAENet, MaskedVAERestorer
+from genad.restoration.masked_vae import MaskedVAERestorer
+from genad.restoration.masked_vae_net import Layout, MaskedVAENet
 
 
 def mixed(n=300, seed=0):
