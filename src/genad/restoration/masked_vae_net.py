@@ -227,7 +227,7 @@ class MaskedVAENet(nn.Module):
             seen = self.seen(x, visible & ~now[self.owner])
             mean, std = self.prior(seen)
             z = mean + std * self.noise.unsqueeze(1)
-            log_p = log_mean_exp(self.log_prob(x, self.decode(z, seen, columns), columns))
+            log_p = log_mean_exp(self.log_prob(x, self.decode(z, seen, columns), columns).movedim(0, -1))
             found = torch.where(now, -log_p, found)
         return found
 
