@@ -134,6 +134,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "representation.series.llmad": ["LLMAD"],
         "representation.series.sig_llm": ["SigLLM"],
         "representation.series.sig_llm_prompter": ["SigLLMPrompter"],
+        "restoration.csdi": ["CSDIRestorer"],
         "restoration.masked_vae": ["MaskedVAERestorer"],
         "restoration.repaint": ["RePaint"],
         "restoration.recourse": ["Action", "Recourse", "recourse"],

@@ -29,13 +29,16 @@ from genad.core.training import Training
 from genad.core.windows import Windowed
 from genad.data.kinds import Kind
 from genad.density.explicit.ppca import PPCA
+from genad.density.explicit.supervised_ade import SupervisedADE
 from genad.density.implicit.likelihood_regret import LikelihoodRegret
+from genad.density.implicit.odim import ODIM
 from genad.density.implicit.score_sde import ScoreSDE
 from genad.errors import GenadWarning
 from genad.reconstruction.autoencoder.autoencoder import Autoencoder
 from genad.representation import prompting
 from genad.representation.llm.aesop import AESOP
 from genad.representation.llm.dabl import DABL
+from genad.restoration.csdi import CSDIRestorer
 
 # Enough to tell a gross anomaly from a normal sample, and quick enough to fit every method many times.
 QUICK = Training(updates=40)
@@ -71,6 +74,11 @@ EXAMPLES = {
     "score_sde": Example(lambda kind: ScoreSDE(steps=2)),
     # A few steps of each sample's search: their number changes how far it gets and nothing else here.
     "likelihood_regret": Example(lambda kind: LikelihoodRegret(draws=8, steps=3)),
+    # A small denoiser and few draws, which take the same paths.
+    "csdi": Example(lambda kind: CSDIRestorer(width=8, heads=2, layers=1, draws=4, strides=3)),
+    # Fewer networks to agree, and fewer orders of the columns: the suite asks for gross anomalies only.
+    "odim": Example(lambda kind: ODIM(restarts=3, particles=4)),
+    "supervised_ade": Example(lambda kind: SupervisedADE(orders=2)),
     "windowed": Example(lambda kind: Windowed(Autoencoder())),
     "grouped": Example(
         lambda kind: Grouped(Windowed(Autoencoder()) if kind is Kind.SERIES else Autoencoder()),

@@ -59,7 +59,7 @@ def test_a_constant_feature(number_case):
     X, fresh = case.normal(), case.normal(seed=1)
     where = (..., 1) if case.kind is not Kind.IMAGE and case.kind is not Kind.VIDEO else (..., 0, 0)
     X[where] = fresh[where] = 7.0
-    detector = case.fit(case.make(), X)
+    detector = case.fit(case.make(BRIEF), X)
     assert np.isfinite(detector.anomaly_score(case.wrap(fresh))).all()
     fresh[(0, *where)] = 9.0
     found = detector.detect(case.wrap(fresh))

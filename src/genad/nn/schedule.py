@@ -26,10 +26,10 @@ class NoiseSchedule(nn.Module):
     ----------
     steps : int
         Number of steps, at least 1.
-    kind : {"linear", "cosine"}, default="linear"
-        Linear in beta, or a squared cosine in ``abar``.
+    kind : {"linear", "quadratic", "cosine"}, default="linear"
+        Linear in beta or in its square root, or a squared cosine in ``abar``.
     beta_start, beta_end : float or None, default=None
-        First and last beta of the linear schedule, in (0, 1). None gives 1e-4 and 0.02 for 1000
+        First and last beta, in (0, 1), unless the kind is cosine. None gives 1e-4 and 0.02 for 1000
         steps, times ``1000 / steps`` for fewer or more (at most 0.999), so that the last step is
         nearly pure noise whatever the number of steps.
 
@@ -64,7 +64,7 @@ class NoiseSchedule(nn.Module):
     def __init__(
         self,
         steps: int,
-        kind: Literal["linear", "cosine"] = "linear",
+        kind: Literal["linear", "quadratic", "cosine"] = "linear",
         beta_start: float | None = None,
         beta_end: float | None = None,
     ) -> None:
@@ -73,7 +73,7 @@ class NoiseSchedule(nn.Module):
             msg = f"steps: found {steps}; accepted is a whole number of at least 1."
             raise InputError(msg)
         self.steps = steps
-        if kind == "linear":
+        if kind in ("linear", "quadratic"):
             scale = 1000.0 / steps
             start = min(1e-4 * scale, 0.999) if beta_start is None else beta_start
             end = min(0.02 * scale, 0.999) if beta_end is None else beta_end
@@ -81,14 +81,15 @@ class NoiseSchedule(nn.Module):
                 if not 0 < value < 1:
                     msg = f"{name}: found {value}; accepted is a number between 0 and 1."
                     raise InputError(msg)
-            beta = torch.linspace(start, end, steps, dtype=torch.float64)
+            power = 1 if kind == "linear" else 2
+            beta = torch.linspace(start ** (1 / power), end ** (1 / power), steps, dtype=torch.float64) ** power
         elif kind == "cosine":
             offset = 0.008
             grid = torch.arange(steps + 1, dtype=torch.float64) / steps
             curve = torch.cos((grid + offset) / (1 + offset) * math.pi / 2).square()
             beta = (1 - curve[1:] / curve[:-1]).clamp_max(0.999)
         else:
-            msg = f"kind: found {kind!r}; accepted are 'linear' and 'cosine'."
+            msg = f"kind: found {kind!r}; accepted are 'linear', 'quadratic' and 'cosine'."
             raise InputError(msg)
         self.register_buffer("beta", beta.float())
         self.register_buffer("abar", torch.cumprod(1 - beta, 0).float())

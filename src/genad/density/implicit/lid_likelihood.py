@@ -128,9 +128,9 @@ class LIDLikelihood(SampleMixin, Detector):
     region packs little mass into a high peak. The remedy asks for both. A normalising flow is trained by maximum
     likelihood; the singular values of its map from the latent to the data, at a sample, say how far the model spreads
     along each direction there, and those above a ``scale`` count as dimensions. A sample is normal if its likelihood
-    and its dimension are both high. As a single score it is the rarer of the two, ``max(rarity(-log p),
-    rarity(-dimension))``, each as -log of the share of normal samples beyond, counted on a fifth of the training
-    samples that the flow does not see.
+    and its dimension are both high. As a single score it is the larger of the rarities
+    of ``-log p`` and ``-dimension``, each as -log of the share of normal samples beyond, counted on a fifth of the
+    training samples that the flow does not see.
 
     The scale is settled on training data alone. ``"dimension"`` takes the one at which their mean dimension is that of
     the points themselves, estimated from the distances to neighbours; ``"plateau"`` the middle of the longest stretch,
