@@ -158,9 +158,9 @@ class CSDINet(ImputerNet):
     """Tell noise from values in what is hidden of windows, from the noised values there and the true ones elsewhere.
 
     What is noised is the distance of a value from the straight line between its seen neighbours, over the usual size of
-    such distances as far from what is seen. The network puts out the velocity, a mixture of noise and
-    distance. Saying 0, as it does before training, it draws normal values of the usual size around the line; all it
-    has to learn is where it can do better.
+    such distances as far from what is seen. The network puts out the velocity, a mixture of noise and distance. Saying
+    0, as it does before training, it draws normal values of the usual size around the line; all it has to learn is
+    where it can do better.
 
     Parameters
     ----------
@@ -310,7 +310,8 @@ class CSDIRestorer(DrawsMixin, SeriesImputer):
     (velocity), not the noise. Time and channel are told before the first block too. And a chain takes ``strides``
     second-order steps through the 50 of the schedule, without fresh noise: as many first-order ones would give draws
     that lie far too close together (for normal values, 0.83 of their spread with 8, 0.59 with 3). Errors count the
-    share of noise in the loss, so that the noisier steps teach more, and quantiles are corrected for the small number of draws.
+    share of noise in the loss, so that the noisier steps teach more, and quantiles are corrected for the small number
+    of draws.
 
     **When to use.** Spans of a series are missing or known to be wrong, and what stood there is to be said together
     with how sure that is.
