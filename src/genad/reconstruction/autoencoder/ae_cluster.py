@@ -132,10 +132,11 @@ class AECluster(EncodeMixin, ReconstructionDetector):
     **When to use.** Normal data in several groups, each of which may be dense or wide; and reports that should say
     which kind of anomaly has been found.
 
-    **When it fails.** One cloud without groups: the distance to a few centres says less than the error.
-    In a trial on three ADBench tables, one-class, one seed, AUROC was 0.936 on cardio, 0.947 on ionosphere and 0.970
-    on thyroid, by the distance alone 0.938, 0.912 and 0.925, by the error alone 0.913, 0.964 and 0.974; the
-    residual of principal components has 0.826, 0.958 and 0.865.
+    **When it fails.** One cloud without groups: the distance to a few centres says less than the error. In a trial on
+    three ADBench tables, one-class, one seed, AUROC was 0.936 on cardio, 0.947 on ionosphere and 0.970 on thyroid, by
+    the distance alone 0.938, 0.912 and 0.925, by the error alone 0.913, 0.964 and 0.974; the residual of principal
+    components has 0.826, 0.958 and 0.865. On 14 ADBench tables, three seeds, the mean AUROC / AP is 0.926 / 0.783;
+    :class:`~genad.PPCA` has 0.919 / 0.759.
 
     Parameters
     ----------

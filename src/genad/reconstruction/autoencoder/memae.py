@@ -97,7 +97,8 @@ class MemAE(EncodeMixin, ReconstructionDetector):
     **When it fails.** Pieces small enough to recur everywhere (strokes, edges) also make up anomalies, so the finer the
     map, the less the memory forbids. Image AUROC at 32 px, three seeds: 0.580 on magnetic_tile, 0.670 on elpv, 0.783 on
     brain_mri and 0.846 on MNIST one against the rest; pixel PCA has 0.640, 0.668, 0.779 and 0.943. It is barely ahead
-    on elpv and brain_mri, and behind on digits, where the pieces of one make up the others.
+    on elpv and brain_mri, and behind on digits, where the pieces of one make up the others. On 14 ADBench tables, three
+    seeds, the mean AUROC / AP is 0.935 / 0.810; :class:`~genad.PPCA` has 0.919 / 0.759.
 
     Parameters
     ----------

@@ -129,13 +129,13 @@ class RobustDeepAE(EncodeMixin, ReconstructionDetector):
     **When to use.** Training data with anomalies among them and no labels, about ``share`` of the samples.
 
     **When it fails.** The level of S decides everything: a ``share`` far below the true contamination leaves an
-    ordinary autoencoder, far above it normal samples are thrown away.
-    Clean data gain little. In a trial on three ADBench tables, one seed, trained on normals alone, AUROC was 0.901 on
-    cardio, 0.964 on ionosphere and 0.957 on thyroid, with ``sparsity="values"`` 0.922, 0.965 and 0.978, of the plain
-    autoencoder 0.921, 0.967 and 0.926. With anomalies added to the training data, 5 % of it where there were enough,
-    it was 0.734, 0.953 and 0.863, by values 0.796, 0.962 and 0.817, of the plain autoencoder 0.811, 0.955 and 0.844,
-    of the residual of principal components 0.732, 0.956 and 0.854: anomalies that cluster, as in cardio, are learnt
-    before they can be set apart.
+    ordinary autoencoder, far above it normal samples are thrown away. Clean data gain little. In a trial on three
+    ADBench tables, one seed, trained on normals alone, AUROC was 0.901 on cardio, 0.964 on ionosphere and 0.957 on
+    thyroid, with ``sparsity="values"`` 0.922, 0.965 and 0.978, of the plain autoencoder 0.921, 0.967 and 0.926. With
+    anomalies added to the training data, 5 % of it where there were enough, it was 0.734, 0.953 and 0.863, by values
+    0.796, 0.962 and 0.817, of the plain autoencoder 0.811, 0.955 and 0.844, of the residual of principal components
+    0.732, 0.956 and 0.854: anomalies that cluster, as in cardio, are learnt before they can be set apart. On 14 ADBench
+    tables, three seeds, the mean AUROC / AP is 0.940 / 0.806; :class:`~genad.PPCA` has 0.919 / 0.759.
 
     Parameters
     ----------

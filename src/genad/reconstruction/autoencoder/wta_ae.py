@@ -194,12 +194,13 @@ class WinnerTakeAllAE(EncodeMixin, ReconstructionDetector):
 
     **When to use.** Samples made of a few recurring parts, and many of them, so that units find their own.
 
-    **When it fails.** Anomalies made of the same parts, and samples that are no sum of parts. Far from all normal
-    codes the machine gives one and the same score. In a trial on three ADBench tables, one-class, one seed, AUROC was
-    0.969 on cardio, 0.972 on ionosphere and 0.982 on thyroid; the residual of principal components has 0.826, 0.958
-    and 0.865. By reconstruction it was 0.860, 0.957 and 0.420: more units than values rebuild whatever
-    they are given, and worse with ``at_score="off"`` (0.333, 0.840 and 0.275), because the decoder has only ever heard
-    few units at once. The machine became the default for these figures.
+    **When it fails.** Anomalies made of the same parts, and samples that are no sum of parts. Far from all normal codes
+    the machine gives one and the same score. In a trial on three ADBench tables, one-class, one seed, AUROC was 0.969
+    on cardio, 0.972 on ionosphere and 0.982 on thyroid; the residual of principal components has 0.826, 0.958 and
+    0.865. By reconstruction it was 0.860, 0.957 and 0.420: more units than values rebuild whatever they are given, and
+    worse with ``at_score="off"`` (0.333, 0.840 and 0.275), because the decoder has only ever heard few units at once.
+    The machine became the default for these figures. On 14 ADBench tables, three seeds, the mean AUROC / AP is 0.922 /
+    0.811; :class:`~genad.PPCA` has 0.919 / 0.759.
 
     Parameters
     ----------

@@ -101,7 +101,8 @@ class FAnoGAN(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
     brain_mri and 0.853 on MNIST one against the rest; pixel PCA has 0.640, 0.668, 0.779 and 0.943. In a trial with the
     digit 2 it had 0.704, where the image residual of the same network alone reaches 0.814. That features are divided by
     their variance was decided with such figures in view. Images of at most 4,096 values get dense networks where no
-    ``backbone`` is asked for; ``backbone="conv"`` gives convolutions, far slower under the gradient penalty.
+    ``backbone`` is asked for; ``backbone="conv"`` gives convolutions, far slower under the gradient penalty. On 14
+    ADBench tables, three seeds, the mean AUROC / AP is 0.918 / 0.752; :class:`~genad.PPCA` has 0.919 / 0.759.
 
     Parameters
     ----------

@@ -96,13 +96,14 @@ class VAEDeepSVDD(EncodeMixin, Detector):
 
     **When to use.** Normal samples form one group, and the distance of a code is wanted as the measure.
 
-    **When it fails.** The sphere says nothing about directions in which codes do not move: an anomaly that the
-    encoder ignores sits at the centre. Several groups of normal samples share one centre badly. In a trial on
-    annthyroid, breastw, cardio and satellite, one-class, one seed, its mean AUROC / AP are 0.870 / 0.805, beside
-    0.896 / 0.806 of probabilistic PCA, which it beats on the first three; on satellite it has an AUROC of 0.645 against
-    0.802. Bounded activations stop far anomalies from moving the code: an earlier run with hyperbolic tangents, at a
-    fifth of the learning rate, had 0.822 / 0.676. The map shows what the code cannot say of a sample, which is where it
-    is odd, but not what the score is made of.
+    **When it fails.** The sphere says nothing about directions in which codes do not move: an anomaly that the encoder
+    ignores sits at the centre. Several groups of normal samples share one centre badly. In a trial on annthyroid,
+    breastw, cardio and satellite, one-class, one seed, its mean AUROC / AP are 0.870 / 0.805, beside 0.896 / 0.806 of
+    probabilistic PCA, which it beats on the first three; on satellite it has an AUROC of 0.645 against 0.802. Bounded
+    activations stop far anomalies from moving the code: an earlier run with hyperbolic tangents, at a fifth of the
+    learning rate, had 0.822 / 0.676. The map shows what the code cannot say of a sample, which is where it is odd, but
+    not what the score is made of. On 14 ADBench tables, three seeds, the mean AUROC / AP is 0.854 / 0.710;
+    :class:`~genad.PPCA` has 0.919 / 0.759.
 
     Parameters
     ----------
