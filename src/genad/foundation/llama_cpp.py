@@ -1,4 +1,4 @@
-"""A language model that llama.cpp runs in this process: the file of the local model, written and read faster."""
+"""A language model that llama.cpp runs in this process, from any GGUF file it can read."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ _ENDS: dict[str, ReplyStatus] = {"length": "cut"}
 class LlamaCppModel(Model):
     """A language model from a GGUF file, computed by llama.cpp in the numbers of the file.
 
-    When to use: a larger model on a machine without a server, or the small one where its speed matters. It takes any
-    architecture llama.cpp knows. The package is compiled when it is installed: ``pip install "genad[llamacpp]"``.
+    When to use: a larger model on a machine without a server. It takes any architecture llama.cpp knows. The package is
+    compiled when it is installed (``pip install "genad[llamacpp]"``), best with the instructions of the processor it
+    runs on: compiled without them it was slower with the small model than the local one, on a busy machine.
     When it fails: embeddings and fine-tuning are left to :class:`~genad.foundation.local_lm.LocalModel`. Texts are read
     one at a time, and a context of many tokens needs memory for a score of each word of the vocabulary at each of them.
 
