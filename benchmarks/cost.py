@@ -88,7 +88,7 @@ def main(options: list[str]) -> None:
         "correlated normal rows with noise, or noisy waves; default settings, one thread; limits asked: 60 s and 1 GiB",
         ["Seconds are of one processor, not of the clock.",
          "The peak is that of the whole process: Python, torch and the data take about 0.4 GiB of it.",
-         "Detectors of logs and those that ask a language model are left out."],
+         "Detectors of logs and those that ask a language model are left out; others without a row were not run yet."],
         ("method", "data"),
     )  # fmt: skip
     for name, kind in methods(args.methods):
