@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.common import entities, keep, quiet, timed
+from benchmarks.common import entities, quiet
+from benchmarks.rows import Rows
 
-NATIVE = ("series_committee", "rae_ensemble", "omni_anomaly", "mad_gan")
+#: Detectors of rows that are run in windows when no methods are named.
 DENSE = (
     "ppca",
     "denoising_autoencoder",
@@ -25,6 +26,29 @@ DENSE = (
     "dsebm",
     "dagmm",
 )
+BASELINES = ("PCA of windows", "3-NN of windows")
+NOTES = [
+    "One thread; seconds of the processor.",
+    "genad calibrates on the last 20 % of a training part; PPCA and memories learn from it after.",
+    "Dense detectors run through Windowed(window=32). Seconds are fit and score of one entity, on average.",
+    "A spread is the highest less the lowest mean AUROC of the seeds; a method too slow for three has one.",
+    "The committee's members and settings were chosen on these sets; expect a little less elsewhere.",
+]
+
+
+def natives() -> list[str]:
+    """Return the detectors whose idea is the series, by name, the default first."""
+    from genad.core.registry import Family, registered
+    from genad.data.kinds import Kind
+
+    found = (
+        name
+        for name, cls in registered().items()
+        if cls.reads_as is Kind.SERIES
+        and cls.card.family is not Family.WRAPPER
+        and not cls.__module__.startswith("genad.representation")
+    )
+    return sorted(found, key=lambda name: (name != "series_committee", name))
 
 
 def windows(X: np.ndarray, w: int) -> np.ndarray:
@@ -57,19 +81,15 @@ def baseline(kind: str, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     return fold(near.kneighbors(B @ project)[0].mean(1), len(test), w)
 
 
-def makers(names: list[str]) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+def score(method: str, seed: int, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Fit the method of a row, and score."""
     import genad
 
-    def run(name: str, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        native = genad.create(name)
-        detector = native if name in NATIVE else genad.Windowed(native)
-        return detector.fit(train).anomaly_score(test)
-
-    found = {f"genad {name}": lambda a, b, name=name: run(name, a, b) for name in names}
-    return found | {
-        "PCA of windows": lambda a, b: baseline("PCA", a, b),
-        "3-NN of windows": lambda a, b: baseline("kNN", a, b),
-    }
+    if method in BASELINES:
+        return baseline("PCA" if method.startswith("PCA") else "kNN", train, test)
+    name = method.removeprefix("genad ")
+    detector = genad.create(name, random_state=seed)
+    return (detector if name in natives() else genad.Windowed(detector)).fit(train).anomaly_score(test)
 
 
 def chosen(sets: list[str] | None, most: int | None) -> list[tuple[Any, ...]]:
@@ -85,51 +105,70 @@ def chosen(sets: list[str] | None, most: int | None) -> list[tuple[Any, ...]]:
     ]
 
 
+def run(method: str, tasks: list[tuple[Any, ...]], seed: int) -> dict[str, np.ndarray]:
+    """Return for each set the mean AUROC, AP, VUS-PR and seconds of its entities."""
+    from genad.metrics import vus_pr
+
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for group, _, train, test, y in tasks:
+        begin = process_time()
+        scores = score(method, seed, train.astype(float), test.astype(float))
+        seconds = process_time() - begin
+        figures = (roc_auc_score(y, scores), average_precision_score(y, scores), vus_pr(y, scores), seconds)
+        found.setdefault(group, []).append(figures)
+    return {group: np.mean(values, axis=0) for group, values in found.items()}
+
+
+def row_of(method: str, runs: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Return the row of a method from its figures, one entry a seed."""
+    means = {group: np.mean([each[group] for each in runs], axis=0) for group in runs[0]}
+    overall = np.mean(list(means.values()), axis=0)
+    by_seed = [np.mean([figures[0] for figures in each.values()]) for each in runs]
+    shown = {group: f"{mean[0]:.3f} / {mean[1]:.3f} / {mean[2]:.3f}" for group, mean in means.items()}
+    return {
+        "method": method, **shown, "mean": f"{overall[0]:.4f} / {overall[1]:.4f} / {overall[2]:.4f}",
+        "seconds": round(overall[3], 2), "spread": round(float(np.ptp(by_seed)), 4), "seeds": len(runs),
+    }  # fmt: skip
+
+
 def main(options: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks series --")
-    parser.add_argument("--methods", nargs="*", default=[*NATIVE, *DENSE])
+    parser.add_argument("--methods", nargs="*", help="registered names; all of series and some of rows when absent")
     parser.add_argument("--sets", nargs="*")
     parser.add_argument("--entities", type=int, help="at most so many of each set, evenly spaced")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds of a seed that allow a next one")
+    parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--result", default="series")
     args = parser.parse_args(options)
     quiet()
-    from genad.metrics import vus_pr
-
-    methods = makers(args.methods)
-    figures: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in methods}
-    for group, entity, train, test, y in chosen(args.sets, args.entities):
-        train, test = train.astype(float), test.astype(float)
-        for name, run in methods.items():
-            scores, seconds = timed(lambda run=run, a=train, b=test: run(a, b))
-            found = (
-                roc_auc_score(y, scores),
-                average_precision_score(y, scores),
-                vus_pr(y, scores),
-                seconds,
-            )
-            figures[name].setdefault(group, []).append(found)
-        print(group, entity, flush=True)
-    rows = []
-    for name, groups in figures.items():
-        row: dict[str, object] = {"method": name}
-        means = {group: np.mean(values, axis=0) for group, values in groups.items()}
-        for group, mean in means.items():
-            row[group] = f"{mean[0]:.3f} / {mean[1]:.3f} / {mean[2]:.3f}"
-        overall = np.mean(list(means.values()), axis=0)
-        row |= {
-            "mean": f"{overall[0]:.4f} / {overall[1]:.4f} / {overall[2]:.4f}",
-            "seconds": round(overall[3], 2),
-        }
-        rows.append(row)
-    keep(
+    asked = {"sets": args.sets, "entities": args.entities, "result": None if args.result == "series" else args.result}
+    # The choice of methods changes no figure, so that the command leaves it out.
+    words = [
+        word for name, value in asked.items() if value for word in (f"--{name}", *np.atleast_1d(value).astype(str))
+    ]
+    few = f", at most {args.entities} entities of a set, evenly spaced by name" if args.entities else ""
+    rows = Rows(
         args.result,
-        "Anomalies in series",
-        "SMD, ASD, SMAP and MSL, SKAB, TEP, NAB and UCR; AUROC / AP / VUS-PR by step, mean over the entities of a set",
-        rows,
-        ["One thread. genad calibrates on the last 20 % of a training part; PPCA and memories learn from it after.",
-         "Dense detectors run through Windowed(window=32). Seconds are fit and score of one entity, on average.",
-         "The committee's members and settings were chosen on these sets; expect a little less elsewhere.",
-         *([f"At most {args.entities} entities of a set, evenly spaced by name; for all rows alike."]
-           if args.entities else [])],
-        options,
-    )  # fmt: skip
+        " ".join(["python -m benchmarks series", *(["--", *words] if words else [])]),
+        "Anomalies in series" + (", on few of each set" if args.entities else ""),
+        "SMD, ASD, SMAP and MSL, SKAB, TEP, NAB and UCR; AUROC / AP / VUS-PR by step, mean over the entities of a set"
+        + few,
+        NOTES,
+        ("method",),
+    )
+    tasks = chosen(args.sets, args.entities)
+    score("genad ppca", 0, *(part.astype(float) for part in tasks[0][2:4]))  # the first fit pays for start-up
+    methods = [f"genad {name}" for name in (args.methods or [*natives(), *DENSE])]
+    for method in [*(() if args.no_baselines else BASELINES), *methods]:
+        runs: list[dict[str, np.ndarray]] = []
+        begin = process_time()
+        try:
+            for seed in range(1 if method in BASELINES else args.seeds):
+                runs.append(run(method, tasks, seed))
+                if process_time() - begin > args.patience:
+                    break
+        except Exception as error:  # noqa: BLE001 - one method's failure is reported, and the others go on
+            print(f"{method} failed: {type(error).__name__}: {error}", flush=True)
+            continue
+        rows.add(row_of(method, runs))
