@@ -25,6 +25,7 @@ from genad.foundation.model import Model
 from genad.foundation.store import VectorStore, open_store
 from genad.representation.embedders import as_embedder
 from genad.representation.llm.aesop_reasoner import CONTINUE, Alarm, Reasoner
+from genad.representation.llm.branch_planner import BranchPlanner
 from genad.representation.prompting import PromptDetector, PromptNet, Verdicts, from_buffer, padded, to_buffer
 from genad.representation.units import lines_of, units_of
 
@@ -98,7 +99,7 @@ class AESOP(PromptDetector):
     typical normal observation; no answer can raise one, so that what the threshold promises holds whatever the
     reasoner says. An answer without a valid decision, or one that comes after ``patience`` steps, becomes the
     conservative fallback, never "continue". After each call :attr:`decisions_` has the decision a session (-1 where
-    nothing was asked) and :attr:`latencies_` the steps it took.
+    nothing was asked), :attr:`latencies_` the steps it took, and :attr:`alarms_` whether there was an alarm.
 
     **When to use.** Streams of short texts whose normal ones can be listed: events, states, descriptions of scenes;
     with a capable model that dismisses alarms, where alarms are costly and answers must come at once.
@@ -106,8 +107,11 @@ class AESOP(PromptDetector):
     **When it fails.** Anomalies of order or number; lines that differ in one decisive number. Texts that follow each
     other are alike, so that ``epsilon`` promises nothing about single steps of a stream. A reasoner as small as the
     local default can neither be trusted to judge nor to keep to the form; then take ``reasoner=False``. First stage on
-    lines of BGL: AUROC 0.990 at random, 0.640 by time. The paper's planner, which keeps all fallbacks feasible for a
-    robot while it waits, is left out.
+    lines of BGL: AUROC 0.990 at random, 0.640 by time.
+
+    Not all can stand still while they wait. :func:`~genad.representation.llm.branch_pilot.react` drives a vehicle by a
+    ``planner`` whose plans keep every fallback possible for ``patience`` steps. It is a point that accelerates in the
+    plane, with boxes as safe sets: the principle of the paper's planner, not its quadrotor.
 
     Parameters
     ----------
@@ -127,6 +131,9 @@ class AESOP(PromptDetector):
         The fallback, from 1, that is taken when no valid decision comes in time.
     step_seconds, patience : float, int
         Length of a step of the system, and steps the reasoner may take.
+    planner : BranchPlanner, optional
+        Its safe sets are those of the ``fallbacks``, in their order, and its trajectories share ``patience`` steps or
+        more. The scores do not depend on it.
     embedder : callable, object with ``embed``, or str
         From a list of texts to an array (texts, dimensions). ``"minilm"`` is the sentence model of
         :mod:`genad.foundation.sentence`; another str is the folder of such a model.
@@ -162,6 +169,7 @@ class AESOP(PromptDetector):
     conservative: int = field(default=1, kw_only=True)
     step_seconds: float = field(default=1.0, kw_only=True)
     patience: int = field(default=60, kw_only=True)
+    planner: BranchPlanner | None = field(default=None, kw_only=True)
     embedder: Any = field(default="minilm", kw_only=True)
     size: int = field(default=20_000, kw_only=True)
     store: str | None = field(default=None, kw_only=True)
@@ -184,6 +192,10 @@ class AESOP(PromptDetector):
                 f"conservative: {self.conservative!r} was given; there are {len(self.fallbacks)} fallbacks, numbered "
                 "from 1."
             )
+        if self.planner is not None:
+            if not isinstance(self.planner, BranchPlanner):
+                raise InputError(f"planner: a {type(self.planner).__name__} was given; use a BranchPlanner or None.")
+            self.planner.check_fits(len(self.fallbacks), self.patience, self.step_seconds)
         where = str(self.store)
         if self.store is not None and not (where.endswith((".vectors", ".db")) or "://" in where):
             raise InputError(
@@ -304,6 +316,7 @@ class AESOP(PromptDetector):
         scores, level = np.array([values[line] for line in worst]), float(net.alarm)
         reasons, status = [""] * len(units), ["ok"] * len(units)
         self.decisions_, self.latencies_ = [-1] * len(units), [0] * len(units)
+        self.alarms_ = (scores > level).tolist()
         # Held-out normal sessions are not asked about: an answer could only lower their scores.
         alarms = np.flatnonzero(scores > level).tolist() if self.reasoner and not known else []
         asked = list(dict.fromkeys(worst[i] for i in alarms))
