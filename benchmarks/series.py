@@ -31,7 +31,7 @@ NOTES = [
     "One thread; seconds of the processor.",
     "genad calibrates on the last 20 % of a training part; PPCA and memories learn from it after.",
     "Dense detectors run through Windowed(window=32). Seconds are fit and score of one entity, on average.",
-    "A spread is the highest less the lowest mean AUROC of the seeds; a method too slow for three has one.",
+    "A spread is the highest less the lowest mean AUROC of the seeds; a method too slow for three has fewer.",
     "The committee's members and settings were chosen on these sets; expect a little less elsewhere.",
 ]
 

@@ -1,4 +1,4 @@
-"""Choose a detector and its settings without labels: by anomalies made from held-out normal data."""
+"""Choose a detector and its settings without labels: by anomalies made from normal data, and groups left out of it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from genad.applications.selection_budget import (
     price,
     shortened,
 )
+from genad.applications.selection_groups import trials_without_a_group
 from genad.applications.selection_race import LEAST, Entrant, Race
-from genad.applications.selection_trials import difference, make_trial
+from genad.applications.selection_trials import UNSEEN, difference, make_trial
 from genad.core.detector import Detector
 from genad.core.windows import Windowed
 from genad.data.kinds import Kind
@@ -71,7 +72,7 @@ class Selection:
     reason : str
         Why, for the user to read.
     kinds : tuple of str
-        The kinds of anomaly that were made.
+        The kinds of anomaly that were made, and groups of rows that were left out.
     candidates : list of dict
         One a candidate, the best first: ``method``, ``score`` (mean AUROC over the kinds, less half its spread between
         them), ``auroc`` by kind, ``ahead`` of the default by so much mean AUROC, with the standard ``error`` of that,
@@ -109,8 +110,11 @@ def select(
     and dependency anomalies (:class:`~genad.synthesis.TabularAnomalies`), for series points, global and contextual,
     unusual shapes, seasons and trends (:class:`~genad.synthesis.SeriesTaxonomy`) and pieces of other times
     (:class:`~genad.synthesis.CutAddPaste`). Candidates learn from the rest; what counts is the AUROC by which each
-    tells the anomalies from the normals, every kind of anomaly the same. When the budget does not pay the full
-    training of all, they are trained in up to three rounds, on part of the data first, and the better half goes on.
+    tells the anomalies from the normals, every kind of anomaly the same. Where the rows of a table fall into groups,
+    candidates also learn without one of them, up to three times, and have to tell it from the held-out rest: what is
+    left out counts one half, what is made up the other. When the budget does not pay the full training of all,
+    fewer groups are left out, and candidates are trained in up to three rounds, on part of the data first, of which
+    the better half goes on.
     The default stays in the race throughout, and is kept unless another one is ahead by more than the standard error
     of the comparison, times ``sqrt(2 log m)`` when there are m others, for the best of many is ahead by chance alone.
 
@@ -191,7 +195,7 @@ def select(
             assert limits.seconds is not None  # noqa: S101 - one of the two is given
             work = measured_work(limits.seconds, trial.learnt, series=data.kind is Kind.SERIES, seed=seed)
         end = math.inf if limits.seconds is None else begin + limits.seconds
-        race = Race(trial, work, end, seed)
+        race = Race([trial, *trials_without_a_group(trial, seed)], work, end, seed)
         finalists = race.run(entrants)
     if not finalists:
         # Whoever cannot fit the default either had better hear of it now; a fit of few updates tells.
@@ -272,7 +276,7 @@ def _check_default(default: Entrant, X: Any) -> None:
 def _kept(
     default: Entrant, why: str, begin: float, race: Race | None = None, entrants: Sequence[Entrant] = ()
 ) -> Selection:
-    kinds = () if race is None else tuple(race.trial.anomalous)
+    kinds = () if race is None else race.kinds
     work = 0 if race is None else race.work
     reason = f"the default, for {why}"
     table = [_row(entrant, default) for entrant in entrants]
@@ -295,8 +299,8 @@ def _decided(
         if ahead > margin * error:
             best, lead = entrant, (ahead, error)
             break
-    kinds = tuple(race.trial.anomalous)
-    compared = f"on {len(kinds)} kinds of made-up anomalies ({', '.join(kinds)})"
+    kinds = race.kinds
+    compared = f"on {_said(kinds)}"
     if best is default:
         first = ranked[0]
         reason = f"the default, for none of {len(finalists) - 1} others is ahead of it by more than chance {compared}"
@@ -316,6 +320,14 @@ def _decided(
     return Selection(
         best.detector, best.label, best is default, reason, kinds, table, race.work, time.perf_counter() - begin
     )  # fmt: skip
+
+
+def _said(kinds: Sequence[str]) -> str:
+    """Say what candidates were compared on."""
+    made = [kind for kind in kinds if not kind.startswith(UNSEEN)]
+    groups = len(kinds) - len(made)
+    unseen = f" and {groups} unseen group{'s' if groups > 1 else ''} of rows" if groups else ""
+    return f"{len(made)} kinds of made-up anomalies ({', '.join(made)}){unseen}"
 
 
 def errors_ahead(others: int) -> float:

@@ -147,7 +147,7 @@ class Round:
     cost: float
 
 
-def plan_round(prices: Sequence[float], work: float, rounds: int) -> Round | None:
+def plan_round(prices: Sequence[float], work: float, rounds: int, trials: int = 1) -> Round | None:
     """Say how far the candidates can be trained with an even part of the work that is left.
 
     Parameters
@@ -158,6 +158,8 @@ def plan_round(prices: Sequence[float], work: float, rounds: int) -> Round | Non
         Updates left.
     rounds : int
         Rounds left, this one included.
+    trials : int
+        Fits of each candidate in a round, each at its price.
 
     Returns
     -------
@@ -173,9 +175,9 @@ def plan_round(prices: Sequence[float], work: float, rounds: int) -> Round | Non
     >>> plan_round([300.0, 900.0], 100, 1) is None
     True
     """
-    overhead, full = OVERHEAD * len(prices), float(sum(prices))
+    overhead, full = OVERHEAD * trials * len(prices), trials * float(sum(prices))
     free = work / rounds - overhead
-    if free < 0 or (full and free < FEWEST * sum(each > 0 for each in prices)):
+    if free < 0 or (full and free < FEWEST * trials * sum(each > 0 for each in prices)):
         return None
     share = 1.0 if not full else min(1.0, free / full)
     return Round(share, overhead + share * full)

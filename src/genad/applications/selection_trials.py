@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 
 from genad.data.kinds import Kind
 from genad.data.series import Series
@@ -37,6 +38,10 @@ _SETTINGS: dict[str, tuple[dict[str, float], ...]] = {
 _RADIUS, _SLOPE = 10, 0.15
 # Steps to either side of an event that are not judged: windows that hold some of it rightly score high there.
 _GUARD = 16
+#: How the kinds of anomaly begin that are groups of rows left out.
+UNSEEN = "unseen group"
+# What a standard deviation between kinds of anomaly takes off the mean AUROC.
+_SPREAD = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Trial:
         The normal units that each kind is compared with; modulo ``held`` they are the held-out units.
     grain : int
         How many neighbouring units say the same and so count as one.
+    groups : int array, optional
+        For rows that fall into groups the group of each, the held-out ones before those to learn from.
     """
 
     kind: Kind
@@ -67,6 +74,7 @@ class Trial:
     anomalous: dict[str, NDArray[np.int64]]
     beside: dict[str, NDArray[np.int64]]
     grain: int = 1
+    groups: NDArray[np.int64] | None = None
 
     @property
     def size(self) -> int:
@@ -144,7 +152,13 @@ def _of_table(X: Table, seed: int) -> Trial:
             parts.append(made.samples)
         anomalous[kind] = np.arange(end, end + _OF_A_KIND)
         end += _OF_A_KIND
-    return Trial(Kind.TABLE, learnt, stacked(parts), held, anomalous, beside)
+    groups = None
+    # Rows that hang together, by the criterion that chose the mixture, have no groups; k-means would still find some.
+    if fitted.mixture_ is not None and fitted.mixture_.size > 1:
+        numbers = [np.nan_to_num(fitted.form_.read(part)[0]) for part in (learnt, source)]
+        found = KMeans(fitted.mixture_.size, n_init=2, random_state=seed).fit(numbers[0])
+        groups = np.concatenate([found.predict(numbers[1]), found.labels_]).astype(np.int64)
+    return Trial(Kind.TABLE, learnt, stacked(parts), held, anomalous, beside, groups=groups)
 
 
 def stacked(parts: list[Table]) -> Table:
@@ -251,6 +265,27 @@ class Marks:
         """The area under the ROC curve by kind."""
         return {kind: float(values.mean()) for kind, values in self.of_anomalies.items()}
 
+    @property
+    def weights(self) -> Floats:
+        """What each kind counts, summing to 1: what was made up and what was left out one half each, if there is both.
+
+        Of what is made up a detector may see little that matters; groups left out say nothing of what lies far off.
+        """
+        left_out = np.array([kind.startswith(UNSEEN) for kind in self.of_anomalies])
+        sides = [side for side in (left_out, ~left_out) if side.any()]
+        return np.asarray(sum(side / side.sum() for side in sides) / len(sides))
+
+    @property
+    def score(self) -> float:
+        """Mean AUROC over the kinds, less half of its spread: an even candidate is a safer one."""
+        values = np.array(list(self.auroc.values()))
+        mean = float(self.weights @ values)
+        return mean - _SPREAD * float(np.sqrt(self.weights @ (values - mean) ** 2))
+
+    def __or__(self, other: Marks) -> Marks:
+        """Return the marks of two trials that hold out the same units, together."""
+        return Marks(self.of_anomalies | other.of_anomalies, self.of_normals | other.of_normals, self.grain)
+
 
 def _share_below(values: Floats, others: Floats) -> Floats:
     ordered = np.sort(others)
@@ -271,18 +306,23 @@ def difference(one: Marks, other: Marks) -> tuple[float, float]:
     >>> difference(same, same)
     (0.0, 0.0)
     """
-    kinds = list(one.of_anomalies)
+    kinds, weights = list(one.of_anomalies), one.weights
     gains = np.array([float((one.of_anomalies[k] - other.of_anomalies[k]).mean()) for k in kinds])
     drawn = 0.0
-    for kind in kinds:
+    for kind, weight in zip(kinds, weights, strict=True):
         apart = one.of_anomalies[kind] - other.of_anomalies[kind]
-        drawn += float(apart.var()) / len(apart) / len(kinds) ** 2
+        drawn += weight**2 * float(apart.var()) / len(apart)
     # A kind in which a unit was not judged says nothing about that unit.
     each = np.stack([one.of_normals[k] - other.of_normals[k] for k in kinds])
     known = ~np.isnan(each)
-    if known.any():
-        units = known.any(0)
-        shared = np.where(known, each, 0.0).sum(0)[units] / len(kinds)
-        drawn += float(shared.var()) * units.sum() / max(1.0, known.sum() / len(kinds)) ** 2
-    between = float(gains.var(ddof=1)) / len(kinds) if len(kinds) > 1 else 0.0
-    return float(gains.mean()), float(np.sqrt(one.grain * drawn + between))
+    units = known.any(0)
+    if units.any():
+        parts = np.where(known, each, 0.0) * (weights / known.sum(1).clip(min=1))[:, None]
+        drawn += float(parts.sum(0)[units].var()) * units.sum()
+    gain = float(weights @ gains)
+    between = 0.0
+    if len(kinds) > 1:
+        # As many kinds as would say as much if all counted the same.
+        alike = 1 / float((weights**2).sum())
+        between = float((weights**2) @ (gains - gain) ** 2) * alike / (alike - 1)
+    return gain, float(np.sqrt(one.grain * drawn + between))
