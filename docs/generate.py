@@ -94,6 +94,20 @@ def method_rows(link: str) -> list[dict[str, Any]]:
     return rows
 
 
+def family_rows(cls: type) -> list[dict[str, Any]]:
+    """Return the table of a method's parameters that its family tells of, in the words of ``genad info``."""
+    from genad.cli.catalog import inherited_parameters
+
+    return [
+        {
+            "parameter": f"`{entry['name']}`",
+            "default": f"`{entry['default']}`",
+            "meaning": html.escape(entry["help"], quote=False).replace("*", "\\*"),
+        }
+        for entry in inherited_parameters(cls)
+    ]
+
+
 def method_page(name: str, cls: type) -> str:
     """Return the page of one method: its card, and its docstring through mkdocstrings."""
     card: Any = cls.card  # type: ignore[attr-defined]
@@ -108,6 +122,8 @@ def method_page(name: str, cls: type) -> str:
     listing = "\n".join(f"- {fact}" for fact in facts)
     exported = hasattr(sys.modules["genad"], cls.__name__)
     make = f"genad.{cls.__name__}(...)" if exported else f'genad.create("{name}")'
+    rows = family_rows(cls)
+    shared = f"Beside its own parameters, below, it has its family's:\n\n{markdown_table(rows)}\n\n" if rows else ""
     return f"""---
 title: {cls.__name__}
 ---
@@ -122,7 +138,7 @@ Make one with `{make}`. The parameters that every detector has (`backbone`, `tra
 `threshold`, `holdout`, `random_state`, `device`, `verbose`) and the methods of every detector are
 described [once for all](../../api.md#genad.core.detector.Detector).
 
-::: {cls.__module__}.{cls.__qualname__}
+{shared}::: {cls.__module__}.{cls.__qualname__}
     options:
       show_root_heading: false
       show_root_toc_entry: false

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import genad
+from genad.cli.catalog import parameters
 from genad.core import registry
 from genad.data.io import write_table
 
@@ -39,6 +40,15 @@ def generator():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_method_pages_tell_what_the_family_shares():
+    pages, told = generator(), {entry["name"]: entry["help"] for entry in parameters(registry.detector_class("nae"))}
+    page = pages.method_page("nae", registry.detector_class("nae"))
+    assert f"| `calm` | `1.0` | {told['calm']} |" in page
+    for name in ("temperature", "holdout"):  # told by its own docstring, and once for all
+        assert f"| `{name}` |" not in page
+    assert "has its family's" not in pages.method_page("autoencoder", registry.detector_class("autoencoder"))
 
 
 def write_examples(folder: Path) -> None:

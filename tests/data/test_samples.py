@@ -42,3 +42,12 @@ def test_take_repeats_all_that_a_batch_holds():
     plain = Batch(batch.x).take(torch.tensor([1]))
     assert plain.mask is None
     assert plain.group is None
+
+
+def test_a_step_is_averaged_over_its_observed_channels():
+    x = torch.tensor([[[3.0, 5.0], [4.0, 0.0], [0.0, 0.0]]])
+    seen = torch.tensor([[[True, True], [True, False], [False, False]]])
+    assert Batch(x).step_mean(x).tolist() == [[4.0, 2.0, 0.0]]
+    assert Batch(x, seen).step_mean(x + 1).tolist() == [[5.0, 5.0, 0.0]]
+    # Members of an ensemble stand in front.
+    assert Batch(x, seen).step_mean(torch.stack([x, 2 * x])).tolist() == [[[4.0, 4.0, 0.0]], [[8.0, 8.0, 0.0]]]

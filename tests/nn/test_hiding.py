@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from genad.nn.hiding import cells_or_spans, random_cells, random_spans, spans_in_turn, straight_line
+from genad.nn.hiding import (
+    cells_or_spans,
+    random_cells,
+    random_spans,
+    remoteness,
+    remoteness_levels,
+    spans_in_turn,
+    straight_line,
+    usual_distances,
+)
 
 
 def runs(hidden):
@@ -68,3 +77,28 @@ def test_the_line_is_that_of_numpy():
             known = seen[b, :, c].numpy()
             expected = np.interp(steps, steps[known], x[b, known, c]) if known.any() else np.zeros(20)
             np.testing.assert_allclose(filled[b, :, c].numpy(), expected, atol=1e-5)
+
+
+def test_remoteness_tells_variances_of_random_walks_apart():
+    seen = torch.tensor([1, 0, 0, 0, 1, 0, 0, 0]).bool().view(1, 8, 1)
+    # a b / (a + b) is 3/4, 1 and 3/4 between the two, then 1, 2 and 3; each doubling is two levels.
+    assert remoteness(seen)[0, [1, 2, 3, 5, 6, 7], 0].tolist() == [1, 2, 1, 2, 4, 5]
+    assert remoteness(torch.zeros(1, 8, 1, dtype=torch.bool)).unique().tolist() == [remoteness_levels(8) - 1]
+    torch.manual_seed(0)
+    walk = torch.randn(600, 16, 2).cumsum(1)
+    seen = torch.rand_like(walk) > 0.7
+    found = usual_distances(walk - straight_line(walk, seen), (~seen).float(), remoteness(seen), remoteness_levels(16))
+    assert found.shape == (12, 2)
+    torch.testing.assert_close(found[[0, 2, 4, 6]].square().mean(1), torch.tensor([0.5, 1, 2, 4]), rtol=0.15, atol=0)
+
+
+def test_distances_of_levels_with_few_values_are_drawn_to_those_of_their_channel():
+    rest = torch.tensor([[2.0, 0.0], [2.0, 0.0], [9.0, 9.0]]).view(1, 3, 2)
+    target = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]).view(1, 3, 2)
+    found = usual_distances(rest, target, torch.zeros(1, 3, 2, dtype=torch.long), 2)
+    # What does not count does not matter, and what never differs still has a size.
+    torch.testing.assert_close(found, torch.tensor([[2.0, 0.01], [2.0, 0.01]]))
+    mixed = usual_distances(rest, torch.ones_like(rest), torch.tensor([0, 0, 1]).view(1, 3, 1).expand(1, 3, 2), 3)
+    channel = (4.0 + 4.0 + 81.0) / 3
+    expected = [(8 + 10 * channel) / 12, (81 + 10 * channel) / 11, channel]
+    torch.testing.assert_close(mixed[:, 0], torch.tensor(expected).sqrt())

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
-from genad.nn.vae import VAENet, draw_posterior, gaussian_vae, log_mean_exp, log_ratio
+from genad.nn.vae import VAENet, draw_posterior, gaussian_vae, log_mean_exp, log_ratio, log_weights
 
 
 def total(values):
@@ -60,6 +60,14 @@ def test_the_mean_is_taken_inside_the_logarithm_and_divided_by_the_draws():
     assert log_mean_exp(weights)[0].item() == pytest.approx(np.log(np.exp([0.0, 1.0, -3.0]).mean()))
     assert log_mean_exp(weights)[1].item() == pytest.approx(-2000 + np.log(np.exp([0.0, -1.0, -2.0]).mean()))
     assert torch.equal(log_mean_exp(weights[:, :1]), weights[:, 0])
+
+
+def test_codes_weighed_at_once_have_the_weights_of_the_noise_bank(linear, x):
+    few = linear.noise[:7]
+    linear.noise = few
+    mean, std = linear.posterior(x)
+    found = log_weights(linear, x, mean + std * few[:, None], mean, std, total)
+    assert torch.allclose(found.T, draw_posterior(linear, x, mean, std, total).log_weights, atol=1e-5)
 
 
 def test_many_draws_reach_the_exact_likelihood_from_a_poor_posterior(linear, x):

@@ -16,7 +16,7 @@ from genad.data.samples import ArraySamples, Subset
 from genad.errors import InputError
 from genad.foundation.llm import CapabilityError
 from genad.foundation.scripted import Scripted
-from genad.foundation.usage import Budget, BudgetExhausted, Meter
+from genad.foundation.usage import Budget
 from genad.representation.prompting import (
     PromptDetector,
     PromptNet,
@@ -26,10 +26,8 @@ from genad.representation.prompting import (
     Verdicts,
     from_buffer,
     padded,
-    scored_once,
     to_buffer,
     units_of,
-    worst,
 )
 
 
@@ -132,28 +130,9 @@ def test_a_method_without_places_spreads_its_score():
     assert maps.tolist() == [[2.0, 0.0], [1.0, 1.0]]
 
 
-def test_equal_questions_are_asked_once_and_a_spent_budget_leaves_the_rest_unknown():
-    asked = []
-
-    def score(some):
-        if asked:
-            raise BudgetExhausted("calls", 1, Meter().usage)
-        asked.extend(some)
-        return [1.0] * len(some)
-
-    items = [f"line {i}" for i in range(100)]
-    found = scored_once(score, items + items[:1])
-    assert len(asked) == 64
-    assert np.isnan(found).sum() == 36
-    assert found[-1] == 1.0
-
-
-def test_states_buffers_and_maps():
-    assert worst([]) == "ok"
-    assert worst(["fallback", "unasked", "ok"]) == "unasked"
+def test_buffers_keep_plain_values():
     value = {"text": "Grüße\ud800", "n": [1, 2.5, None]}
     assert from_buffer(to_buffer(value)) == value
-    assert padded([[1.0], [float("nan"), 2.0]]).tolist() == [[1.0, 0.0], [0.0, 2.0]]
 
 
 def test_what_a_model_lacks_is_said_before_it_is_asked():

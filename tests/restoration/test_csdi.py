@@ -11,7 +11,8 @@ from genad import Training
 from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.nn.hiding import straight_line
-from genad.restoration.csdi import CSDIRestorer, quantile, remoteness, remoteness_levels, usual_distances
+from genad.restoration.csdi import CSDIRestorer
+from genad.restoration.draws import quantile
 
 # short series leave few steps to calibrate on, which is not what is tested here
 pytestmark = pytest.mark.filterwarnings("ignore:alpha=")
@@ -97,26 +98,6 @@ def test_untrained_draws_have_the_usual_distances_from_the_line():
     assert ((draws.std(0) / net.usual_size(seen))[~seen] - 1).abs().max() < 0.2
 
 
-def test_remoteness_tells_variances_of_random_walks_apart():
-    seen = torch.tensor([1, 0, 0, 0, 1, 0, 0, 0]).bool().view(1, 8, 1)
-    # a b / (a + b) is 3/4, 1 and 3/4 between the two, then 1, 2 and 3; each doubling is two levels.
-    assert remoteness(seen)[0, [1, 2, 3, 5, 6, 7], 0].tolist() == [1, 2, 1, 2, 4, 5]
-    assert remoteness(torch.zeros(1, 8, 1, dtype=torch.bool)).unique().tolist() == [remoteness_levels(8) - 1]
-    torch.manual_seed(0)
-    walk = torch.randn(600, 16, 2).cumsum(1)
-    seen = torch.rand_like(walk) > 0.7
-    found = usual_distances(walk - straight_line(walk, seen), (~seen).float(), remoteness(seen), remoteness_levels(16))
-    assert found.shape == (12, 2)
-    torch.testing.assert_close(found[[0, 2, 4, 6]].square().mean(1), torch.tensor([0.5, 1, 2, 4]), rtol=0.15, atol=0)
-
-
-def test_quantiles_of_few_draws_hold_their_share():
-    draws = torch.randn(9, 20_000, generator=torch.Generator().manual_seed(0))
-    other = torch.randn(20_000, generator=torch.Generator().manual_seed(1))
-    held = (quantile(draws, 0.1) < other) & (other < quantile(draws, 0.9))
-    assert float(held.float().mean()) == pytest.approx(0.8, abs=0.015)
-
-
 def test_loss_counts_what_was_hidden_and_observed_alone():
     detector, net, x = ready()
     mask = torch.rand_like(x) > 0.3
@@ -155,6 +136,29 @@ def test_median_quantiles_and_spread_are_those_of_the_draws():
     torch.testing.assert_close(quick, net.sample(x, seen, net.bank[:2], 3).quantile(0.5, 0))
     net.usual.fill_(0.6)
     assert detector.unit(net, torch.tensor([0.1, 5.0, 0.2])).tolist() == pytest.approx([0.3, 5.0, 0.3])
+
+
+@pytest.mark.parametrize("shape", [(32, 1), (32, 10), (32, 38), (100, 200)])
+def test_passes_are_small_and_divide_the_blocks_of_a_score(shape):
+    detector, cpu = CSDIRestorer(), torch.device("cpu")
+    detector.device_ = "cpu"
+    block, rows = detector._block(shape), detector._at_once(shape, detector.judges, cpu)
+    assert block % 16 == 0
+    assert max(block, rows) % min(block, rows) == 0
+    # A window is the least that can be passed.
+    assert rows == 1 or rows * detector.judges * detector.width * np.prod(shape) <= 2**18
+    assert detector._at_once(shape, detector.draws, cpu) <= rows
+
+
+def test_scores_and_restorations_are_the_same_however_many_windows_pass_at_once(fitted, monkeypatch):
+    series = noise(80)
+    gaps = series.copy()
+    gaps[30:50, 0] = np.nan
+    scores, restored = fitted.anomaly_score(series), fitted.restore(gaps)
+    for cache in (1, 2**22):
+        monkeypatch.setattr("genad.restoration.csdi._CACHE", cache)
+        np.testing.assert_allclose(fitted.anomaly_score(series), scores, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(fitted.restore(gaps), restored, rtol=1e-5, atol=1e-5)
 
 
 def test_wide_windows_come_in_small_batches_unless_a_size_was_asked_for():

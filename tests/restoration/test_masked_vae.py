@@ -14,6 +14,7 @@ from genad.data.encoder import TableEncoder
 from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.nn.gaussian import gaussian_log_prob, kl_normal_normal
+from genad.restoration.draws import quantile
 from genad.restoration.masked_vae import MaskedVAERestorer
 from genad.restoration.masked_vae_net import Layout, MaskedVAENet
 
@@ -151,6 +152,24 @@ def test_missing_values_follow_from_the_others(fitted, tmp_path):
     assert 0.5 < ((low <= fresh) & (fresh <= high))[hidden].mean() <= 1.0
     again = genad.load(fitted.save(tmp_path / "m"))
     assert np.array_equal(again.restore(gaps), restored)
+
+
+def test_ends_of_intervals_are_those_of_few_draws_of_the_value_itself():
+    net, x = net_of(mixed())
+    visible = torch.ones_like(x, dtype=torch.bool)
+    visible[:, 4] = visible[:, 6] = False
+    seen = net.seen(x, visible)
+    mean, std = net.prior(seen)
+    draws = net.expected(net.decode(mean + std * net.noise.unsqueeze(1), seen), net.jitter.unsqueeze(1))
+    detector = MaskedVAERestorer()
+    for level in (0.1, 0.3, 0.5):
+        detector._level = level
+        found = detector.restored(net, x, visible)
+        torch.testing.assert_close(found[:, [4, 6]], quantile(draws, level)[:, [4, 6]])
+        assert torch.equal(found[visible], x[visible])
+    # Of five draws, the smallest is all there is to say of the lowest tenth.
+    detector._level = 0.1
+    assert torch.equal(detector.restored(net, x, visible)[:, 6], draws.amin(0)[:, 6])
 
 
 def test_the_value_that_does_not_belong_is_found_and_mended_and_no_other(fitted):

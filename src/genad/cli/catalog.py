@@ -92,7 +92,7 @@ def parameters(cls: type[Detector]) -> list[dict[str, Any]]:
     """Return a detector's parameters with their defaults and what the docstrings say of them."""
     told: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        told |= _parameters_of(inspect.cleandoc(base.__dict__.get("__doc__") or ""))
+        told |= _told_by(base)
     defaults = inspect.signature(cls).parameters
     return [
         {"name": name, "default": _default(defaults[name].default), "help": told.get(name, "")}
@@ -100,14 +100,25 @@ def parameters(cls: type[Detector]) -> list[dict[str, Any]]:
     ]
 
 
+def inherited_parameters(cls: type[Detector]) -> list[dict[str, Any]]:
+    """Return those of a detector's parameters that the docstring of its family tells of, and its own does not.
+
+    The parameters that every detector has are left out.
+    """
+    from genad.core.detector import Detector
+
+    known = _told_by(cls).keys() | _told_by(Detector).keys()
+    return [entry for entry in parameters(cls) if entry["name"] not in known]
+
+
 def _default(value: Any) -> Any:
     plain = value is None or isinstance(value, bool | int | float | str)
     return value if plain else repr(value)
 
 
-def _parameters_of(text: str) -> dict[str, str]:
-    """Read the entries of a docstring's section on parameters."""
-    sections = _SECTION.split(text)
+def _told_by(cls: type) -> dict[str, str]:
+    """Return what a class's own docstring says in its section on parameters."""
+    sections = _SECTION.split(inspect.cleandoc(cls.__dict__.get("__doc__") or ""))
     body = dict(zip(sections[1::2], sections[2::2], strict=False)).get("Parameters", "")
     found: dict[str, list[str]] = {}
     names: list[str] = []

@@ -259,6 +259,9 @@ class Detector(Settings, Hooks, Feedback, OutlierMixin, BaseEstimator):
             :class:`~genad.core.log_detections.LogDetections` for sessions of a log.
         """
         check_is_fitted(self, "net_")
+        if fdr is not None:
+            # A wrong rate shows at once, not after long scoring.
+            benjamini_hochberg((), fdr)
         loaded = self._ingest(X, reset=False)
         wanted: list[Want] = [*(("map",) if maps else ()), *(("restored",) if restore else ())]
         answer = self._corrected(loaded.samples, *wanted)

@@ -41,9 +41,14 @@ class ReconstructionDetector(Detector):
         """Compute score, map and restored sample from one reconstruction."""
         restored = self.reconstruct(net, batch)
         residual = batch.keep_observed(batch.x - restored)
+        return self.answer(batch, want, self.residual_score(net, batch, residual), restored)
+
+    @staticmethod
+    def answer(batch: Batch, want: frozenset[Want], score: Tensor, restored: Tensor) -> Inference:
+        """Give a score the squared residual as its map, and the reconstruction as the restored sample."""
         return Inference(
-            self.residual_score(net, batch, residual),
-            residual.square() if "map" in want else None,
+            score,
+            batch.keep_observed(batch.x - restored).square() if "map" in want else None,
             restored if "restored" in want else None,
         )
 
@@ -145,8 +150,9 @@ class SampleMixin:
     """Adds :meth:`sample` to a detector whose network can generate."""
 
     def generate(self, net: Any, n: int) -> Tensor:
-        """Return ``n`` generated samples on the standardised scale."""
-        raise NotImplementedError
+        """Return ``n`` generated samples on the standardised scale; a network's own, unless a method says otherwise."""
+        drawn: Tensor = net.generate(n)
+        return drawn
 
     def sample(self, n: int, *, random_state: int = 0) -> NDArray[np.float64]:
         """Draw normal samples from the learnt distribution.
@@ -203,3 +209,13 @@ class EncodeMixin:
                 for _, batch in iterate(samples, me._block(samples.shape))  # noqa: SLF001
             ]
         return np.concatenate(parts)
+
+
+@dataclass(eq=False, repr=False)
+class PosteriorMixin(EncodeMixin):
+    """Adds :meth:`encode` to a detector whose network has a posterior of the code, of which it gives the mean."""
+
+    def code(self, net: Any, batch: Batch) -> Tensor:
+        """Return the mean of the posterior."""
+        mean: Tensor = net.posterior(batch.x)[0]
+        return mean

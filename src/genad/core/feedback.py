@@ -33,6 +33,9 @@ class Feedback(HeldOut):
     def _ingest(self, X: Any, *, reset: bool, y: Any = None) -> Loaded:
         raise NotImplementedError
 
+    def _units(self, samples: Samples) -> int:
+        raise NotImplementedError
+
     def feedback(self, X: Any, y: Any, *, keep: bool = True) -> Self:
         """Learn from labels of a few units: scores of their like move at once, and so does the threshold.
 
@@ -75,9 +78,9 @@ class Feedback(HeldOut):
         """
         check_is_fitted(self, "calibration_scores_")
         loaded = self._ingest(X, reset=False)
+        # Labels first: what is wrong with them shows at once, not after long scoring.
+        labels = loaded.from_user(read_feedback(y, self._units(loaded.samples)))
         answer = self._answer(loaded.samples, "map")
-        labels = read_feedback(y, len(answer.scores))
-        labels = loaded.from_user(labels)
         known = np.flatnonzero(labels >= 0)
         traits = self._traits(answer)[known]
         reference, normal = self._reference(traits.shape[1])
@@ -142,9 +145,8 @@ class Feedback(HeldOut):
         """
         check_is_fitted(self, "calibration_scores_")
         loaded = self._ingest(X, reset=False)
+        check_query(n, self._units(loaded.samples))
         answer = self._answer(loaded.samples, "map")
-        units = len(answer.scores)
-        check_query(n, units)
         traits = self._traits(answer)
         head = self.head_
         if head is None:

@@ -208,6 +208,9 @@ class Grouped(Detector):
         pixel_alpha: float = PIXEL_ALPHA,  # noqa: ARG002 - rows have no pixels
     ) -> Detections:
         """Score, flag, localise and restore group by group; a series answer keeps its entities together."""
+        if fdr is not None:
+            # A wrong rate shows at once, not after long scoring.
+            benjamini_hochberg((), fdr)
         _, asked = self._each(X, lambda d, part: d.detect(part, maps=maps, restore=restore))
         parts: list[Detections] = [found for _, _, found in asked]
         order = np.concatenate([rows if f.rows is None else rows[f.rows] for _, rows, f in asked])

@@ -20,6 +20,8 @@ Want = Literal["score", "map", "restored"]
 # Rows are run in blocks padded to a multiple of this, so that matrix products take the same path for every
 # row and a score does not depend on which other rows were in the call.
 _ALIGN = 16
+# Least rows of a block for networks that go step by step: below this a step costs about the same.
+RECURRENT_ROWS = 512
 # Numbers in a block: large enough to keep the device busy, small enough to stay in the processor's cache.
 _BLOCK = 2**18
 # Times that a hole is filled again with what was restored in it.
@@ -44,6 +46,23 @@ class Inference:
     map: Tensor | None = None
     restored: Tensor | None = None
 
+    @classmethod
+    def of(cls, batch: Batch, want: frozenset[Want], score: Tensor, values: Tensor, restored: Tensor) -> Inference:
+        """Return what is wanted of what is at hand; the map, of ``values``, is 0 where nothing was observed.
+
+        Examples
+        --------
+        >>> x = torch.tensor([[1.0, 0.0]])
+        >>> found = Inference.of(Batch(x, x > 0), frozenset({"map"}), torch.ones(1), torch.ones(1, 2), x)
+        >>> found.map, found.restored
+        (tensor([[1., 0.]]), None)
+        """
+        return cls(
+            score,
+            batch.keep_observed(values) if "map" in want else None,
+            restored if "restored" in want else None,
+        )
+
 
 @dataclass
 class Answer:
@@ -59,6 +78,8 @@ class BlockRunner:
 
     net_: nn.Module
     grad_at_score: ClassVar[bool]
+    #: Rows of a block at least; :data:`RECURRENT_ROWS` where a network goes step by step.
+    least_rows: ClassVar[int] = _ALIGN
     #: Whether a restoration fills missing values by itself, looking at the others alone.
     inpaints: ClassVar[bool] = False
 
@@ -72,7 +93,8 @@ class BlockRunner:
 
     def _block(self, shape: tuple[int, ...]) -> int:
         rows = _BLOCK // max(1, int(np.prod(shape)))
-        return int(np.clip(rows // _ALIGN * _ALIGN, _ALIGN, 2048)) * (1 if self._device.type == "cpu" else 16)
+        size = int(np.clip(rows // _ALIGN * _ALIGN, _ALIGN, 2048)) * (1 if self._device.type == "cpu" else 16)
+        return max(self.least_rows, size)
 
     def _scoring(self) -> AbstractContextManager[Any]:
         return torch.enable_grad() if self.grad_at_score else torch.inference_mode()

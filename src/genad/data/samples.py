@@ -53,6 +53,11 @@ class Batch:
         """Add ``values`` over each sample, missing entries counted at the mean of the observed, to (B,)."""
         return self.sample_mean(values) * values[0].numel()
 
+    def step_mean(self, values: Tensor) -> Tensor:
+        """Average ``values`` (..., T, C) over the observed channels of each step, to (..., T); 0 where none is."""
+        seen = float(values.shape[-1]) if self.mask is None else self.mask.sum(-1).clamp_min(1)
+        return self.keep_observed(values).sum(-1) / seen
+
     def keep_observed(self, values: Tensor) -> Tensor:
         """Set ``values`` to 0 where the input was missing."""
         return values if self.mask is None else values * self.mask.to(values.dtype)

@@ -67,6 +67,17 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return -0.5 * z * z - torch.log(std) - HALF_LOG_TWO_PI
 
 
+def least_nll(min_std: float) -> float:
+    """Return the least negative log-density of a value, in nats: at the mean, under the smallest standard deviation.
+
+    Examples
+    --------
+    >>> round(least_nll(0.1), 4)
+    -1.3836
+    """
+    return math.log(min_std * math.sqrt(2 * math.pi))
+
+
 def kl_to_standard_normal(mean: Tensor, std: Tensor) -> Tensor:
     """Return the divergence KL(N(mean, std) || N(0, 1)) of each dimension, in nats.
 

@@ -1,9 +1,14 @@
-"""Which values of a window to hide: at random for training, and in turn for judging."""
+"""Which values of a window to hide, the straight line in their place, and how far from it they usually lie."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+# What weighs as much in the usual distance of a level as that many values, and the least distance.
+_PRIOR, _FLOOR = 10.0, 0.01
 
 
 def random_cells(shape: tuple[int, ...], ratio: Tensor) -> Tensor:
@@ -131,3 +136,64 @@ def straight_line(x: Tensor, seen: Tensor) -> Tensor:
     low, high = x.gather(1, left), x.gather(1, right)
     share = (place - left) / (right - left).clamp_min(1)
     return (low + share.clamp(0.0, 1.0) * (high - low)).where(seen.any(1, keepdim=True), 0.0)
+
+
+def remoteness_levels(steps: int) -> int:
+    """Return how many levels :func:`remoteness` has in windows of so many steps."""
+    return 2 + round(2 * math.log2(2 * steps))
+
+
+def remoteness(seen: Tensor) -> Tensor:
+    """Say how far each cell is from what is seen of its channel.
+
+    With a seen value ``a`` steps before and one ``b`` steps after, ``a b / (a + b)`` is the variance of a random walk
+    around the straight line between the two, in that of a step; at an end of the window the one distance there is
+    takes its place. Two levels double it.
+
+    Parameters
+    ----------
+    seen : Tensor of bool, shape (B, T, C)
+
+    Returns
+    -------
+    Tensor of int, same shape
+        0 and up; the last level stands for channels of which nothing is seen. Where a value is seen it means nothing.
+
+    Examples
+    --------
+    >>> remoteness(torch.tensor([1, 0, 1, 0, 0, 0, 0, 0]).bool().view(1, 8, 1)).flatten().tolist()
+    [0, 0, 0, 2, 4, 5, 6, 7]
+    """
+    steps, last = seen.shape[1], remoteness_levels(seen.shape[1]) - 1
+    place = torch.arange(steps, device=seen.device, dtype=torch.float32).view(1, -1, 1).expand(seen.shape)
+    before = place - torch.where(seen, place, -torch.inf).cummax(1).values
+    after = torch.where(seen, place, torch.inf).flip(1).cummin(1).values.flip(1) - place
+    # a b / (a + b), with one of them infinite too; 0 where seen.
+    apart = (1 / (1 / before + 1 / after)).clamp(0.5, steps)
+    level = (2 * (2 * apart).log2()).round().long()
+    return torch.where(seen.any(1, keepdim=True), level.clamp_max(last - 1), last)
+
+
+def usual_distances(rest: Tensor, target: Tensor, level: Tensor, levels: int) -> Tensor:
+    """Return how far values usually lie from the straight line, at each level of :func:`remoteness`.
+
+    Parameters
+    ----------
+    rest : Tensor of shape (B, T, C)
+        Distances from the line.
+    target : Tensor of the same shape
+        1 where a distance counts and 0 elsewhere.
+    level : Tensor of int, same shape
+        As :func:`remoteness` gives it.
+    levels : int
+        How many there are.
+
+    Returns
+    -------
+    Tensor of shape (levels, C)
+        Root mean squares, at least 0.01. That of a level with few values is drawn to the channel's.
+    """
+    count = rest.new_zeros(levels, rest.shape[2]).scatter_add(0, level.flatten(0, 1), target.flatten(0, 1))
+    total = torch.zeros_like(count).scatter_add(0, level.flatten(0, 1), (rest.square() * target).flatten(0, 1))
+    channel = total.sum(0) / count.sum(0).clamp_min(1.0)
+    return ((total + _PRIOR * channel) / (count + _PRIOR)).sqrt().clamp_min(_FLOOR)

@@ -40,15 +40,9 @@ class VAENet(nn.Module):
         self.encode, self.decode, self.min_std = encode, decode, min_std
         self.register_buffer("noise", torch.randn(draws, latent))
 
-    def gaussian(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean and standard deviation, each (B, latent), that the encoder put out as (B, 2 * latent)."""
-        mean, raw = encoded.chunk(2, dim=-1)
-        # Starting narrow lets the code carry information from the first update on.
-        return mean, F.softplus(raw - 1.0) + 1e-4
-
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of q(z | x), each (B, latent)."""
-        return self.gaussian(self.encode(x))
+        return code_gaussian(self.encode(x))
 
     def likelihood(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of p(x | z), each (B, *shape)."""
@@ -60,6 +54,20 @@ class VAENet(nn.Module):
         mu, sigma = self.likelihood(torch.randn(n, self.noise.shape[1], device=self.noise.device))
         drawn: Tensor = mu + sigma * torch.randn_like(mu)
         return drawn
+
+
+def code_gaussian(encoded: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and standard deviation, each (B, latent), that an encoder put out as (B, 2 * latent).
+
+    Examples
+    --------
+    >>> mean, std = code_gaussian(torch.zeros(1, 4))
+    >>> mean.shape, round(std[0, 0].item(), 3)
+    (torch.Size([1, 2]), 0.313)
+    """
+    mean, raw = encoded.chunk(2, dim=-1)
+    # Starting narrow lets the code carry information from the first update on.
+    return mean, F.softplus(raw - 1.0) + 1e-4
 
 
 def gaussian_vae(
@@ -109,6 +117,39 @@ def log_ratio(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     0.0
     """
     return (0.5 * (((z - mean) / std).square() - z.square()) + torch.log(std)).sum(-1)
+
+
+def log_weights(
+    net: VAENet, x: Tensor, z: Tensor, mean: Tensor, std: Tensor, total: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return ``log p(x, z) - log q(z | x)`` of several codes a sample, in nats, all decoded at once.
+
+    Parameters
+    ----------
+    net : VAENet
+    x : Tensor of shape (B, *shape)
+        Samples.
+    z : Tensor of shape (K, B, latent)
+        Codes.
+    mean, std : Tensor of shape (B, latent)
+        The Gaussians they were drawn from.
+    total : callable
+        Log-densities of values ``(B, *shape)`` to those of samples ``(B,)``; a batch's ``sample_sum``.
+
+    Returns
+    -------
+    Tensor of shape (K, B)
+
+    Examples
+    --------
+    >>> net = gaussian_vae((5,), 3, None, draws=8, min_std=0.1)
+    >>> x, z = torch.zeros(2, 5), torch.zeros(4, 2, 3)
+    >>> log_weights(net, x, z, *net.posterior(x), lambda values: values.sum(1)).shape
+    torch.Size([4, 2])
+    """
+    mu, sigma = (part.unflatten(0, z.shape[:2]) for part in net.likelihood(z.flatten(0, 1)))
+    likelihoods = [total(found) for found in gaussian_log_prob(x, mu, sigma)]
+    return torch.stack(likelihoods) + log_ratio(z, mean, std)
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:

@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from genad.core.inference import Answer, Want
+from genad.core.inference import RECURRENT_ROWS, Answer, Want
 from genad.core.windows import SeriesDetector
 from genad.data.samples import Samples, Subset, WindowSamples
 from genad.errors import InputError
-
-# Rows of a block at least: the cost of a recurrent step hardly depends on them below this.
-_ROWS = 512
 
 
 @dataclass(eq=False, repr=False)
@@ -35,6 +32,7 @@ class StridedDetector(SeriesDetector):
 
     #: The interval is the window over this, when the user gives none.
     overlap = 8
+    least_rows = RECURRENT_ROWS
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -47,9 +45,6 @@ class StridedDetector(SeriesDetector):
             raise InputError(
                 f"step: {step} was given, which leaves gaps between windows of {self.window} steps; use at most that."
             )
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        return max(_ROWS, super()._block(shape))
 
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
         return super()._run(self._thinned(samples), *want, known=known)

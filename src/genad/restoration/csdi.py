@@ -17,94 +17,25 @@ from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, everything
 from genad.errors import InputError
 from genad.nn.embedding import TimeEmbedding
-from genad.nn.hiding import cells_or_spans, straight_line
+from genad.nn.hiding import cells_or_spans, remoteness, remoteness_levels, straight_line, usual_distances
 from genad.nn.instance_norm import window_moments
 from genad.nn.schedule import NoiseSchedule
 from genad.nn.transformer import EncoderLayer, positions
-from genad.restoration.draws import DrawsMixin
+from genad.restoration.draws import DrawsMixin, middle_and_spread, stretches
 from genad.restoration.imputation import ImputerNet, SeriesImputer
 
 # Steps of the diffusion, lengths of the embeddings of a diffusion step, of time and of a channel.
 _STEPS, _LEVEL, _TIME, _CHANNEL = 50, 64, 64, 16
-# Values held in memory for one pass through the network; values of a batch in training, and the fewest windows of it.
-_NUMBERS, _VALUES, _FEWEST = 2**23, 2**11, 2
-# Beyond so many of their scales no draw goes.
-_LARGEST = 10.0
-# Half the range between the quartiles of a standard normal distribution.
-_QUARTILE = 0.6745
-# Training windows that scales come from, and what weighs as much in them as one level's own values.
-_WINDOWS, _PRIOR = 512, 10.0
-# Least scale of what is drawn, in standard deviations of the channel.
-_FLOOR = 0.01
+# Values of all tokens in one pass of a chain, at most: few enough for the cache of a processor, or many elsewhere.
+_CACHE, _MANY = 2**18, 2**23
+# Values of a batch in training, and the fewest windows of it.
+_VALUES, _FEWEST = 2**11, 2
+# Training windows that scales come from, and how many of their scales draws reach at most.
+_WINDOWS, _LARGEST = 512, 10.0
 # Held-out values and draws that tell how wide intervals must be, and the share of the values they are to hold.
 _HELD_OUT, _FEW, _SHARE = 2**12, 10, 0.8
-# Strides of a chain that only judges, at most.
-_HURRY = 3
-# What intervals are multiplied by at least and at most.
-_WIDEST = (0.1, 10.0)
-
-
-def remoteness_levels(steps: int) -> int:
-    """Return how many levels :func:`remoteness` has in windows of so many steps."""
-    return 2 + round(2 * math.log2(2 * steps))
-
-
-def remoteness(seen: Tensor) -> Tensor:
-    """Say how far each cell is from what is seen of its channel.
-
-    With a seen value ``a`` steps before and one ``b`` steps after, ``a b / (a + b)`` is the variance of a random walk
-    around the straight line between the two, in that of a step; at an end of the window the one distance there is
-    takes its place. Two levels double it.
-
-    Parameters
-    ----------
-    seen : Tensor of bool, shape (B, T, C)
-
-    Returns
-    -------
-    Tensor of int, same shape
-        0 and up; the last level stands for channels of which nothing is seen. Where a value is seen it means nothing.
-
-    Examples
-    --------
-    >>> remoteness(torch.tensor([1, 0, 1, 0, 0, 0, 0, 0]).bool().view(1, 8, 1)).flatten().tolist()
-    [0, 0, 0, 2, 4, 5, 6, 7]
-    """
-    steps, last = seen.shape[1], remoteness_levels(seen.shape[1]) - 1
-    place = torch.arange(steps, device=seen.device, dtype=torch.float32).view(1, -1, 1).expand(seen.shape)
-    before = place - torch.where(seen, place, -torch.inf).cummax(1).values
-    after = torch.where(seen, place, torch.inf).flip(1).cummin(1).values.flip(1) - place
-    # a b / (a + b), with one of them infinite too; 0 where seen.
-    apart = (1 / (1 / before + 1 / after)).clamp(0.5, steps)
-    level = (2 * (2 * apart).log2()).round().long()
-    return torch.where(seen.any(1, keepdim=True), level.clamp_max(last - 1), last)
-
-
-def usual_distances(rest: Tensor, target: Tensor, level: Tensor, levels: int) -> Tensor:
-    """Return the root mean square (levels, C) of distances at each level, where ``target`` (B, T, C) is 1.
-
-    That of a level with few values is drawn to the channel's.
-    """
-    count = rest.new_zeros(levels, rest.shape[2]).scatter_add(0, level.flatten(0, 1), target.flatten(0, 1))
-    total = torch.zeros_like(count).scatter_add(0, level.flatten(0, 1), (rest.square() * target).flatten(0, 1))
-    channel = total.sum(0) / count.sum(0).clamp_min(1.0)
-    return ((total + _PRIOR * channel) / (count + _PRIOR)).sqrt().clamp_min(_FLOOR)
-
-
-def quantile(draws: Tensor, level: float) -> Tensor:
-    """Return the value that the share ``level`` of what is drawn lies below, from few draws (D, ...).
-
-    One more value of the kind falls between two neighbours of D draws, or beyond all of them, with the same probability
-    of ``1 / (D + 1)`` each.
-
-    Examples
-    --------
-    >>> quantile(torch.arange(4.0), 0.2).item(), quantile(torch.arange(4.0), 0.5).item()
-    (0.0, 1.5)
-    """
-    count = len(draws)
-    place = (level * (count + 1) - 1) / (count - 1)
-    return draws.quantile(min(1.0, max(0.0, place)), dim=0)
+# Strides of a chain that only judges, at most; what intervals are multiplied by, at least and at most.
+_HURRY, _WIDEST = 3, (0.1, 10.0)
 
 
 class CSDIBlock(nn.Module):
@@ -304,30 +235,29 @@ class CSDIRestorer(DrawsMixin, SeriesImputer):
     makes intervals of 80 % hold that share of spans in the held-out part of the training data. All draws start from
     noise fixed in the fit, each second one from the negative of the one before.
 
-    Four things differ from the paper, for the sake of small data and few steps. What is noised is not the value but its
+    Some things differ from the paper, for the sake of small data and few steps. What is noised is not the value but its
     distance from the straight line between its known neighbours, in the usual size of such distances as far from what
     is known; known values enter from their mean in the window on. The network puts out a mixture of noise and distance
-    (velocity), not the noise. Time and channel are told before the first block too. And a chain takes ``strides``
+    (velocity), not the noise. Time and channel are told before the first block too. A chain takes ``strides``
     second-order steps through the 50 of the schedule, without fresh noise: as many first-order ones would give draws
     that lie far too close together (for normal values, 0.83 of their spread with 8, 0.59 with 3). Errors count the
-    share of noise in the loss, so that the noisier steps teach more, and quantiles are corrected for the small number
-    of draws.
+    share of noise in the loss, so that the noisier steps teach more, and quantiles are those of few draws.
 
     **When to use.** Spans of a series are missing or known to be wrong, and what stood there is to be said together
     with how sure that is.
 
     **When it fails.** Every draw costs as many passes as there are strides, and every value is a token: it is the
-    slowest of the restorers, and slow beyond some ten channels. A series of 20,000 x 10 took 27 s to fit, 49 s to score
-    and 1.3 GiB. An anomaly much longer than ``span`` speaks for itself from both sides. What lasts longer than a window
+    slowest of the restorers, and slow beyond some ten channels. A series of 20,000 x 10 took 26 s to fit, 30 s to score
+    and 0.5 GiB. An anomaly much longer than ``span`` speaks for itself from both sides. What lasts longer than a window
     is not seen. Where training was too short to learn a series, draws scatter around the straight line. On the last 30
     % of 1,500 steps of normal data (one seed), spans of 8 steps hidden in half of the channels, the root mean squared
     error of the median, in standard deviations of the channels, is 0.758 on SKAB and 0.222 on noisy waves; a straight
     line's 0.861 and 0.425. Intervals of 80 % hold 79 % and 91 % of the hidden values. On 700 steps of an SMD machine
     the error is 0.488, the line's 0.598, and 80 % are held; with its 38 channels the fit took 41 s and the restoration
-    of 210 steps 36 s of one busy processor; with the 8 of SKAB 21 s, and 10 s for 450 steps. Some hundred updates are
-    needed: on 480 steps of the waves, with windows of 24 steps, the line was as good after 300. Flagged steps were left
-    in place in the first three; where normal data drift, as on SKAB, many are flagged, and what is drawn then has less
-    to go by. Settings were chosen with these errors and shares in view, never with labels.
+    of 210 steps 36 s of one busy processor. Some hundred updates are needed: on 480 steps of the waves, with windows of
+    24 steps, the line was as good after 300. Flagged steps were left in place in the first three; where normal data
+    drift, as on SKAB, many are flagged, and what is drawn then has less to go by. Settings were chosen with these
+    errors and shares in view, never with labels.
 
     Parameters
     ----------
@@ -386,8 +316,12 @@ class CSDIRestorer(DrawsMixin, SeriesImputer):
             raise InputError(f"judges: {self.judges} was given; use at most as many as draws={self.draws}.")
 
     def _block(self, shape: tuple[int, ...]) -> int:
-        tokens = shape[0] * shape[1] * self.width * self.judges
-        return max(16, min(512, _NUMBERS // tokens // 16 * 16))
+        return max(16, min(512, self._at_once(shape, self.judges, self._device)))
+
+    def _at_once(self, shape: tuple[int, ...], draws: int, device: torch.device) -> int:
+        """Return of how many windows the draws are made together: a power of two, so that all passes are alike."""
+        held = _CACHE if device.type == "cpu" else _MANY
+        return 2 ** int(math.log2(max(1, held // (draws * math.prod(shape) * self.width))))
 
     def _training_for(self, shape: tuple[int, ...]) -> Training:
         training = super()._training_for(shape)
@@ -405,22 +339,22 @@ class CSDIRestorer(DrawsMixin, SeriesImputer):
         batch = everything(samples, self._device, _WINDOWS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed_)
-            _, _, target, rest, level = self._hidden(batch)
-        net.scale = usual_distances(rest, target, level, len(net.scale))
+            _, seen, target, rest = self._hidden(batch)
+        net.scale = usual_distances(rest, target, remoteness(seen), len(net.scale))
         return super().optimise(net, samples)
 
-    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Hide some of windows: return the lines, what is seen, what was hidden and observed, distances and levels."""
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Hide some of windows: return the lines, what is seen, what was hidden and observed, and the distances."""
         x = batch.x
         hidden = cells_or_spans(tuple(x.shape), torch.rand(len(x), device=x.device), 2 * self.span)
         seen = ~hidden if batch.mask is None else batch.mask & ~hidden
         line = straight_line(x, seen)
-        return line, seen, batch.keep_observed(hidden.to(x.dtype)), batch.keep_observed(x - line), remoteness(seen)
+        return line, seen, batch.keep_observed(hidden.to(x.dtype)), batch.keep_observed(x - line)
 
     def loss(self, net: Any, batch: Batch) -> Tensor:
         """Return the squared error of the distance that the predicted velocity implies, where values were hidden."""
-        line, seen, target, rest, level = self._hidden(batch)
-        rest = rest / net.scale.gather(0, level.flatten(0, 1)).view(rest.shape)
+        line, seen, target, rest = self._hidden(batch)
+        rest = rest / net.usual_size(seen)
         t = torch.randint(_STEPS, (len(rest),), device=rest.device)
         noise = torch.randn_like(rest)
         kept = net.schedule.alpha_bar(t, rest)
@@ -437,32 +371,24 @@ class CSDIRestorer(DrawsMixin, SeriesImputer):
         parts = []
         for hidden in net.patterns:
             draws = self._draws(net, batch.x, known & ~hidden, net.bank[:_FEW], self.strides)
-            low, middle, high = (quantile(draws, level) for level in (0.5 - _SHARE / 2, 0.5, 0.5 + _SHARE / 2))
-            away = batch.x - middle
-            parts.append((away / torch.where(away > 0, high - middle, low - middle))[known & hidden])
+            parts.append(stretches(draws, batch.x, _SHARE)[known & hidden])
         found = torch.cat(parts)
         if len(found := found[found.isfinite()]):
             net.widen = found.quantile(_SHARE).clamp(*_WIDEST)
 
     def _draws(self, net: Any, x: Tensor, seen: Tensor, bank: Tensor, strides: int) -> Tensor:
-        rows = max(1, _NUMBERS // (len(bank) * x[0].numel() * self.width))
+        rows = self._at_once(x.shape[1:], len(bank), x.device)
         parts = zip(x.split(rows), seen.split(rows), strict=True)
         return torch.cat([net.sample(part, known, bank, strides) for part, known in parts], 1)
 
-    def between(self, draws: Tensor) -> Tensor:
-        """Return the quantile of draws (D, ...) in force, the median when none is."""
-        return quantile(draws, 0.5 if self._level is None else self._level)
-
     def impute(self, net: Any, x: Tensor, seen: Tensor, *, judging: bool) -> tuple[Tensor, Tensor]:
-        """Return the median or the quantile in force of the draws, and half the range between their quartiles."""
+        """Return the median or the quantile in force of the draws, and their spread by the range of their quartiles."""
         bank, strides = (net.bank[: self.judges], min(_HURRY, self.strides)) if judging else (net.bank, self.strides)
         draws = self._draws(net, x, seen, bank, strides)
-        low, middle, high = (quantile(draws, level) for level in (0.25, 0.5, 0.75))
-        spread = (high - low) / (2 * _QUARTILE)
-        # The threshold on scores is set before the width of intervals is.
-        return (
-            (middle, spread) if judging else (middle + net.widen * (self.between(draws) - middle), net.widen * spread)
-        )
+        middle, spread = middle_and_spread(draws)
+        if judging:  # the threshold on scores is set before the width of intervals is
+            return middle, spread
+        return middle + net.widen * (self.between(draws) - middle), net.widen * spread
 
     def typical(self, away: Tensor, spread: Tensor, seen: Tensor) -> Tensor:  # noqa: ARG002 - away is not needed
         """Return the mean spread of the draws in training windows."""

@@ -206,9 +206,8 @@ class SeriesImputer(StridedDetector):
         surprise = self.surprise(net, batch)
         if self.level:
             surprise = surprise + batch.keep_observed(self.level * miss(self.around(batch), net.levels[:, None, None]))
-        count = float(surprise.shape[2]) if batch.mask is None else batch.mask.sum(2).clamp_min(1)
         return Inference(
-            surprise.sum(2) / count,
+            batch.step_mean(surprise),
             surprise if "map" in want else None,
             self.fill(net, batch) if "restored" in want else None,
         )

@@ -117,9 +117,9 @@ class RePaint(PartialDiffusion):
     to 0.23 when the mask is given and 0.31 when it is estimated; outside it is 0 and 0.03. As a detector it tells these
     from intact digits with an image AUROC of 0.64 only, though its maps find the patch with a pixel AUROC of 0.81:
     intact strokes have large errors too. As a detector it has an image AUROC of 0.617 on magnetic_tile and 0.621 on
-    elpv (32 px, one seed), below pixel PCA with 0.640 and 0.668, and 0.797 on brain_mri against 0.779; on the digits 0
-    to 2 of MNIST 0.786 against 0.959. It is made to restore. ``strides`` was chosen with the error of these
-    restorations in view.
+    elpv (32 px, one seed), below pixel PCA with 0.640 and 0.668, and 0.797 on brain_mri against 0.779; with one digit
+    of MNIST as the normal class 0.769 against 0.943. It is made to restore. ``strides`` was chosen with the error of
+    these restorations in view.
 
     Parameters
     ----------
@@ -129,16 +129,9 @@ class RePaint(PartialDiffusion):
         Strides of that way down, at least 1.
     draws : int
         Runs with different noise, whose results are averaged, at least 1.
-    smooth : float
-        Standard deviation, in pixels of the working size, of a Gaussian that averages residuals before they are
-        squared, at least 0.
-    top : float
-        Share of the pixels, those with the largest errors, that the score averages, in (0, 1].
     resolution : int
         Longest side of the images that are noised, in pixels, at least 1; larger images are averaged down, and
         restored pixels are as coarse.
-    network : {"unet", "diffusers"}
-        The denoiser, see :func:`genad.nn.diffusion.denoiser`.
     strides : int
         Strides from noise to a restored image, at least 1.
     jump : int

@@ -189,8 +189,8 @@ class RIAD(Detector):
 
     **When it fails.** Where surroundings do not decide what belongs (random textures), normal images come out
     differently too. Image AUROC at 32 px, one seed: 0.661 on magnetic_tile (pixels 0.674), 0.680 on elpv and 0.799 on
-    brain_mri; pixel PCA has 0.640, 0.668 and 0.779. With the digits 0 to 2 of MNIST as the normal class it has 0.843 on
-    average, and pixel PCA 0.959. Anomalies larger than the cells are continued from their own visible parts.
+    brain_mri; pixel PCA has 0.640, 0.668 and 0.779. With one digit of MNIST as the normal class it has 0.804 on
+    average, and pixel PCA 0.943. Anomalies larger than the cells are continued from their own visible parts.
     Differences of brightness without an edge leave no trace in the gradients.
 
     Parameters

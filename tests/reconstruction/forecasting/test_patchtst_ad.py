@@ -10,16 +10,10 @@ import genad
 from genad import Training
 from genad.data.samples import Batch, WindowSamples
 from genad.errors import InputError
-from genad.reconstruction.forecasting.patchtst_ad import PatchForecaster, PatchTSTDetector, miss
+from genad.reconstruction.forecasting.patchtst_ad import PatchTSTDetector, miss
 
 # short series leave few steps to calibrate on, which is not what is tested here
 pytestmark = pytest.mark.filterwarnings("ignore:alpha=")
-
-
-def forecaster(context=96, horizon=24, **sizes):
-    torch.manual_seed(0)
-    wanted = {"patch": 16, "stride": 8, "width": 8, "heads": 2, "layers": 1, "inner": 16} | sizes
-    return PatchForecaster(context, horizon, **wanted).eval()
 
 
 def ready(shape=(36, 3), **params):
@@ -32,34 +26,6 @@ def ready(shape=(36, 3), **params):
 def waves(n=700, period=24):
     t = np.arange(n) * 2 * np.pi / period
     return np.c_[np.sin(t), np.cos(t)] + 0.05 * np.random.default_rng(0).normal(size=(n, 2))
-
-
-def test_patches_are_strides_apart_and_reach_the_last_step():
-    net = forecaster()
-    patches = net.patches(torch.arange(96.0).unsqueeze(0))[0]
-    assert patches.shape == (12, 16)
-    assert patches[:, 0].tolist() == list(range(0, 96, 8))
-    # The last one holds the last eight steps, and the last value again.
-    assert patches[-1].tolist() == [*range(88, 96), *[95] * 8]
-
-
-def test_channels_are_forecast_alone_and_by_the_same_weights():
-    net, x = forecaster(), torch.randn(4, 96, 3)
-    quantiles = net(x)
-    assert quantiles.shape == (3, 4, 24, 3)
-    torch.testing.assert_close(net(x[..., [2, 0]]), quantiles[..., [2, 0]])
-    assert (quantiles.diff(dim=0) > 0).all()
-
-
-def test_forecasts_move_and_stretch_with_the_context():
-    net, x = forecaster(), torch.randn(4, 96, 3)
-    torch.testing.assert_close(net(1e3 * x + 7e3), 1e3 * net(x) + 7e3, atol=1e-1, rtol=1e-4)
-
-
-def test_missing_values_do_not_reach_the_forecast():
-    net, x = forecaster(), torch.randn(4, 96, 3)
-    seen = torch.rand(4, 96, 3) > 0.3
-    torch.testing.assert_close(net(torch.where(seen, x, 99.0), seen), net(torch.where(seen, x, 0.0), seen))
 
 
 def test_loss_is_the_pinball_loss_of_three_quantiles_of_the_last_block():

@@ -10,10 +10,11 @@ import torch
 
 from genad import OmniAnomaly
 from genad.cli.catalog import parameters
+from genad.core.inference import RECURRENT_ROWS
 from genad.core.registry import detector_class
 from genad.data.samples import Batch
 from genad.nn import gaussian_log_prob
-from genad.reconstruction.vae.steps import ROWS, PathVAE
+from genad.reconstruction.vae.steps import PathVAE
 
 
 @dataclass(eq=False, repr=False)
@@ -55,4 +56,4 @@ def test_shared_parameters_are_listed_and_told(name):
 def test_blocks_of_recurrent_networks_are_not_small():
     detector = OmniAnomaly()
     detector.device_ = "cpu"
-    assert detector._block((1000, 50)) == ROWS
+    assert detector._block((1000, 50)) == RECURRENT_ROWS

@@ -52,7 +52,7 @@ class TwoChains(Detector):
     code_steps, steps : int
         Steps of the chains of codes and of samples, at least 0.
     code_step, step : float
-        Their step lengths, above 0.
+        Step lengths of the chains of codes and of samples, above 0.
     calm : float
         Weight of the squared energies, at least 0.
     """

@@ -94,11 +94,6 @@ class GANF(SensorFlowDetector):
     ----------
     search : float
         Share of the updates, in (0, 1), that the search for the graph may take; what is left refines.
-    hidden : int
-        Width of all layers, at least 1.
-    min_std : float
-        Smallest standard deviation of a value given the others, in (0, 1), in those of the training data. It keeps
-        sensors that hardly move from outweighing all others.
 
     Notes
     -----

@@ -113,10 +113,10 @@ class MPDR(TwoChains, DensityDetector):
     >>> import numpy as np
     >>> from genad import Training, create
     >>> rng = np.random.default_rng(0)
-    >>> angle = rng.uniform(0, 2 * np.pi, 500)
-    >>> ring = np.column_stack([np.cos(angle), np.sin(angle)]) + 0.03 * rng.normal(size=(500, 2))
-    >>> detector = create("mpdr", training=Training(updates=300)).fit(ring)
-    >>> on, off = detector.anomaly_score([[0.0, 1.0], [2.0, 2.0]])
+    >>> t = rng.uniform(-2, 2, 500)
+    >>> wave = np.column_stack([t, np.sin(2 * t)]) + 0.03 * rng.normal(size=(500, 2))
+    >>> detector = create("mpdr", training=Training(updates=200)).fit(wave)
+    >>> on, off = detector.anomaly_score([[0.0, 0.0], [1.5, 1.5]])
     >>> bool(off > on)
     True
 

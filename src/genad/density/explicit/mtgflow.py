@@ -98,11 +98,6 @@ class MTGFlow(SensorFlowDetector):
     ----------
     dropout : float
         Share of the attention that is dropped in training, in [0, 1).
-    hidden : int
-        Width of all layers, at least 1.
-    min_std : float
-        Smallest standard deviation of a value given the others, in (0, 1), in those of the training data. It keeps
-        sensors that hardly move from outweighing all others.
 
     Notes
     -----

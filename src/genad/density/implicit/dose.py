@@ -107,9 +107,6 @@ class DoSE(LikelihoodStatistics):
 
     Parameters
     ----------
-    model : {"flow", "vae"}
-        A normalising flow (:class:`~genad.Flow`) or an importance-weighted autoencoder
-        (:class:`~genad.IWAEDetector`); the training and backbone of the detector are the model's.
     held_share : float
         Share of the training samples kept from the model, in (0, 1), that the density is fitted to.
     density : {"kde", "svm"}

@@ -16,8 +16,7 @@ from genad.core.registry import Card, Family, register
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch, iterate
 from genad.density.implicit.vae_likelihood import VAELikelihood
-from genad.nn import gaussian_log_prob
-from genad.nn.vae import log_mean_exp, log_ratio
+from genad.nn.vae import log_mean_exp, log_weights
 
 
 @register(
@@ -60,13 +59,6 @@ class IWAEDetector(VAELikelihood):
 
     Parameters
     ----------
-    latent : int
-        Dimensions of the code, at least 1. The divergence switches off those it does not need.
-    draws : int
-        Codes a sample at scoring, at least 1.
-    min_std : float
-        Smallest standard deviation of the decoder, above 0, in those of the training data: it keeps constant
-        features from dominating the density.
     particles : int
         Codes a sample in training, at least 1. Many tell the encoder little; 10 are about the most of use to it.
     doubly : bool
@@ -109,17 +101,15 @@ class IWAEDetector(VAELikelihood):
             # logarithm of the mean.
             mean, std = mean.detach(), std.detach()
             with torch.no_grad():
-                weights = torch.softmax(self._log_weights(net, batch, z, mean, std), 1).T[..., None]
+                weights = torch.softmax(self._weighed(net, batch, z, mean, std), 1).T[..., None]
             z = z.detach() + weights * (z - z.detach())
-        bound = log_mean_exp(self._log_weights(net, batch, z, mean, std))
+        bound = log_mean_exp(self._weighed(net, batch, z, mean, std))
         return -bound.mean() / batch.x[0].numel()
 
     @staticmethod
-    def _log_weights(net: Any, batch: Batch, z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Return ``log p(x, z) - log q(z | x)`` of codes (K, B, latent), (B, K)."""
-        mu, sigma = (part.unflatten(0, z.shape[:2]) for part in net.likelihood(z.flatten(0, 1)))
-        likelihoods = [batch.sample_sum(found) for found in gaussian_log_prob(batch.x, mu, sigma)]
-        return torch.stack(likelihoods, 1) + log_ratio(z, mean, std).T
+    def _weighed(net: Any, batch: Batch, z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Return the log-weights (B, K) of codes (K, B, latent), those of a sample side by side in memory."""
+        return log_weights(net, batch.x, z, mean, std, batch.sample_sum).T.contiguous()
 
     def terms(self, X: Any) -> dict[str, NDArray[np.float64]]:
         """Return what the likelihood is made of, in nats on the standardised scale.

@@ -18,7 +18,7 @@ from genad.density.implicit.vae_likelihood import VAELikelihood
 from genad.errors import InputError
 from genad.nn import gaussian_log_prob, kl_to_standard_normal, resolve
 from genad.nn.adversarial import invert_latent
-from genad.nn.vae import draw_posterior
+from genad.nn.vae import code_gaussian, draw_posterior
 
 # Codes that the search looks at in a step: this many draws, and each mirrored at the mean of the posterior. With 2 it
 # fitted these codes alone: judged by others, the evidence bound of normal rows fell by 2.6 and 3.0 nats (medians of two
@@ -79,12 +79,8 @@ class LikelihoodRegret(VAELikelihood):
 
     Parameters
     ----------
-    latent : int
-        Dimensions of the code, at least 1. The divergence switches off those it does not need.
     draws : int
         Codes a sample at scoring, at least 1; the paper has 1000.
-    min_std : float
-        Smallest standard deviation of the decoder, above 0, in those of the training data.
     bound : {"elbo", "iwae"}
         Which bound is compared: the evidence lower bound, or the importance-weighted one, which both posteriors
         share in the limit of many draws, so that the score is about how hard a sample is to integrate over.
@@ -171,9 +167,9 @@ class LikelihoodRegret(VAELikelihood):
             with torch.no_grad():
                 start = net.encode(batch.x)
             found = invert_latent(
-                lambda encoded: self.negative_bound(net, batch, *net.gaussian(encoded)), start, steps=steps, rate=rate
+                lambda encoded: self.negative_bound(net, batch, *code_gaussian(encoded)), start, steps=steps, rate=rate
             )[0]
-        mean, std = net.gaussian(found)
+        mean, std = code_gaussian(found)
         with torch.no_grad():
             # Codes of absurd inputs are out of reach of a search; the prior explains even those better.
             prior = torch.zeros_like(mean), torch.ones_like(std)
@@ -194,7 +190,7 @@ class LikelihoodRegret(VAELikelihood):
         each = vmap(one)
 
         def loss(numbers: Tensor) -> Tensor:
-            posterior = net.gaussian(each(numbers, batch.x))
+            posterior = code_gaussian(each(numbers, batch.x))
             return self.negative_bound(net, batch, *posterior) + 0.5 * _DECAY * numbers.square().sum(1)
 
         best = invert_latent(loss, start, steps=steps, rate=rate)[0]

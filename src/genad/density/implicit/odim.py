@@ -17,10 +17,11 @@ from genad.core.stacking import Looped
 from genad.core.training import Training, TrainingReport
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, everything
-from genad.nn import Backbone, gaussian_log_prob
+from genad.nn import Backbone
 from genad.nn.backbone import decoder, encoder, for_tables
 from genad.nn.bimodal import separation
-from genad.nn.vae import VAENet, draw_posterior, log_mean_exp, log_ratio
+from genad.nn.gaussian import least_nll
+from genad.nn.vae import VAENet, draw_posterior, log_mean_exp, log_weights
 
 _TABLE = Backbone("mlp", hidden=(128, 64), activation="relu")
 # Samples whose losses are looked at, and the most updates between two looks.
@@ -236,9 +237,8 @@ class ODIM(Detector):
             return next(net.parameters()).sum() * 0.0
         mean, std = net.posterior(batch.x)
         z = mean + std * torch.randn(self.particles, *mean.shape, device=mean.device)
-        mu, sigma = (part.unflatten(0, z.shape[:2]) for part in net.likelihood(z.flatten(0, 1)))
-        likely = torch.stack([batch.sample_sum(each) for each in gaussian_log_prob(batch.x, mu, sigma)])
-        return -log_mean_exp((likely + log_ratio(z, mean, std)).T).mean() / batch.x[0].numel()
+        weights = log_weights(net, batch.x, z, mean, std, batch.sample_sum)
+        return -log_mean_exp(weights.T).mean() / batch.x[0].numel()
 
     def after_step(self, net: Any, batch: Batch) -> None:  # noqa: ARG002 - the hook's form
         """Look every so often how far apart the losses of inliers and outliers are, member by member."""
@@ -268,7 +268,7 @@ class ODIM(Detector):
         """Average losses, their parts by value and what is restored over the members."""
         score = batch.x.new_zeros(len(batch))
         nll, restored = torch.zeros_like(batch.x), torch.zeros_like(batch.x)
-        least = math.log(self.min_std * math.sqrt(2 * math.pi))
+        least = least_nll(self.min_std)
         for member in net.members:
             mean, std = member.posterior(batch.x)
             drawn = draw_posterior(member, batch.x, mean, std, batch.sample_sum, values=bool(want))

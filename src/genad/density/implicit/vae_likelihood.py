@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from genad.core.detector import Detector
-from genad.core.families import EncodeMixin, SampleMixin
+from genad.core.families import PosteriorMixin, SampleMixin
 from genad.core.inference import Inference, Want
 from genad.core.parameters import check_number, check_whole
 from genad.core.training import Training
 from genad.data.samples import Batch
 from genad.nn import gaussian_log_prob, kl_to_standard_normal
+from genad.nn.gaussian import least_nll
 from genad.nn.vae import PosteriorDraws, draw_posterior, gaussian_vae
 
 
 @dataclass(eq=False, repr=False)
-class VAELikelihood(EncodeMixin, SampleMixin, Detector):
+class VAELikelihood(PosteriorMixin, SampleMixin, Detector):
     """A detector that scores by the likelihood of a variational autoencoder, or by something made of it.
 
     Encoder and decoder are Gaussians with a mean and a variance of their own for every dimension and value. The
@@ -34,9 +34,10 @@ class VAELikelihood(EncodeMixin, SampleMixin, Detector):
     latent : int
         Dimensions of the code, at least 1. The divergence switches off those it does not need.
     draws : int
-        Codes per sample at scoring, at least 1.
+        Codes a sample at scoring, at least 1.
     min_std : float
-        Smallest standard deviation of the decoder, above 0, in those of the training data.
+        Smallest standard deviation of the decoder, above 0, in those of the training data: it keeps constant
+        features from dominating the density.
     """
 
     latent: int = 16
@@ -71,21 +72,10 @@ class VAELikelihood(EncodeMixin, SampleMixin, Detector):
         found = None
         if "map" in want:
             assert draws.nll is not None  # noqa: S101 - drawn with them
-            # The least negative log-density of a value: at the mean, under the smallest standard deviation.
-            found = batch.keep_observed(draws.nll - math.log(self.min_std * math.sqrt(2 * math.pi))).clamp_min(0.0)
+            found = batch.keep_observed(draws.nll - least_nll(self.min_std)).clamp_min(0.0)
         return found, draws.restored if "restored" in want else None
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score by the negated importance-weighted bound."""
         draws = self.look(net, batch, values=bool(want))
         return Inference(-draws.bound, *self.parts(batch, draws, want))
-
-    def code(self, net: Any, batch: Batch) -> Tensor:
-        """Return the mean of the posterior."""
-        mean: Tensor = net.posterior(batch.x)[0]
-        return mean
-
-    def generate(self, net: Any, n: int) -> Tensor:
-        """Draw codes from the prior, and samples from the decoder's distribution."""
-        drawn: Tensor = net.generate(n)
-        return drawn

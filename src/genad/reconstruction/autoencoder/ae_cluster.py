@@ -252,11 +252,7 @@ class AECluster(EncodeMixin, ReconstructionDetector):
         error = self._error(net, batch, restored)
         weight = self.error_weight
         score = (1 - weight) * tail_rank(distance, net.distances) + weight * tail_rank(error, net.errors)
-        return Inference(
-            score,
-            batch.keep_observed(batch.x - restored).square() if "map" in want else None,
-            restored if "restored" in want else None,
-        )
+        return self.answer(batch, want, score, restored)
 
     def code(self, net: Any, batch: Batch) -> Tensor:
         """Return the code, the relative error and the cosine, as they are clustered."""

@@ -283,9 +283,8 @@ class RecurrentAEEnsemble(ReconstructionDetector, StridedDetector):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score steps, and take medians of residuals and of windows over the members."""
         restored, squared = self.member_errors(net, batch)
-        seen = float(squared.shape[-1]) if batch.mask is None else batch.mask.sum(-1).clamp_min(1)
         return Inference(
-            middle(squared.sum(-1) / seen),
+            middle(batch.step_mean(squared)),
             middle(squared) if "map" in want else None,
             middle(restored) if "restored" in want else None,
         )

@@ -267,11 +267,7 @@ class RobustDeepAE(EncodeMixin, ReconstructionDetector):
         restored, sparse, first = self.separate(net, batch)
         plain = batch.keep_observed(batch.x - first)
         score = self.residual_score(net, batch, sparse) + self.residual_score(net, batch, plain)
-        return Inference(
-            score,
-            batch.keep_observed(batch.x - restored).square() if "map" in want else None,
-            restored if "restored" in want else None,
-        )
+        return self.answer(batch, want, score, restored)
 
     def code(self, net: Any, batch: Batch) -> Tensor:
         """Return the code of the part that can be reconstructed."""

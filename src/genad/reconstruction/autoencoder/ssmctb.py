@@ -173,7 +173,7 @@ class SSMCTB(EncodeMixin, ReconstructionDetector):
         score = batch.sample_mean(squared).sqrt()
         if self.relative:
             score = score / contrast(batch.x, batch.mask)
-        return Inference(score, squared if "map" in want else None, restored if "restored" in want else None)
+        return Inference.of(batch, want, score, squared, restored)
 
     def code(self, net: Any, batch: Batch) -> Tensor:
         """Return the activations of the bottleneck."""

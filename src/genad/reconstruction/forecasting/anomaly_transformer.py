@@ -223,13 +223,8 @@ class AnomalyTransformer(StridedDetector):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score the steps of windows by their errors, weighted by their association discrepancy."""
         restored, associations = net(batch.x)
-        error = batch.keep_observed((restored - batch.x).square())
+        error = (restored - batch.x).square()
         apart = torch.stack([discrepancy(series, prior) for series, prior in associations]).mean(0)
         weights = apart.shape[1] * (-self.temperature * apart).softmax(1)
         weighted = error * weights.unsqueeze(2)
-        seen = float(error.shape[2]) if batch.mask is None else batch.mask.sum(2).clamp_min(1)
-        return Inference(
-            weighted.sum(2) / seen,
-            weighted if "map" in want else None,
-            restored if "restored" in want else None,
-        )
+        return Inference.of(batch, want, batch.step_mean(weighted), weighted, restored)

@@ -9,8 +9,6 @@ from genad.data.samples import Batch, Samples, everything
 
 # Numbers a closed-form estimate looks at, and the most windows it takes.
 _NUMBERS, _WINDOWS = 2**23, 2000
-# Rows of a block at least: the cost of a recurrent step hardly depends on them below this.
-ROWS = 512
 
 
 def some_windows(samples: Samples, device: torch.device, copies: int = 1) -> Batch:

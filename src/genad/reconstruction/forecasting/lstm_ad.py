@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genad.core.inference import Inference, Want
+from genad.core.inference import RECURRENT_ROWS, Inference, Want
 from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
@@ -16,7 +16,7 @@ from genad.core.windows import SeriesDetector
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples
 from genad.nn.forecast import RecurrentForecaster
-from genad.reconstruction.forecasting.errors import ROWS, opening_gain, some_windows
+from genad.reconstruction.forecasting.errors import opening_gain, some_windows
 
 
 class LSTMADNet(nn.Module):
@@ -129,6 +129,7 @@ class LSTMAD(SeriesDetector):
 
     default_window: ClassVar[int] = 48
     fold: ClassVar[Literal["mean", "last"]] = "last"
+    least_rows = RECURRENT_ROWS
     stackable = False
     defaults = Training(updates=200, batch_size=64, lr=5e-3, clip=5.0)
 
@@ -136,9 +137,6 @@ class LSTMAD(SeriesDetector):
         super()._check_parameters()
         check_whole(self, "horizon", "hidden", "layers")
         check_number(self, "shrinkage", "(0, 1]")
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        return max(ROWS, super()._block(shape))
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the forecaster."""
@@ -174,11 +172,7 @@ class LSTMAD(SeriesDetector):
         if batch.mask is not None:
             errors = torch.where(batch.mask.repeat(1, 1, self.horizon), errors, net.mean)
         share = net.deviation(errors).square().unflatten(2, (self.horizon, -1)).sum(2)
-        return Inference(
-            share.sum(2),
-            batch.keep_observed(share) if "map" in want else None,
-            forecasts.mean(2) if "restored" in want else None,
-        )
+        return Inference.of(batch, want, share.sum(2), share, forecasts.mean(2))
 
 
 def _errors(net: Any, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genad.core.inference import Inference, Want
+from genad.core.inference import RECURRENT_ROWS, Inference, Want
 from genad.core.parameters import check_choice, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
@@ -17,7 +17,7 @@ from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples
 from genad.errors import InputError
 from genad.nn.forecast import RecurrentForecaster
-from genad.reconstruction.forecasting.errors import ROWS, opening_gain, some_windows
+from genad.reconstruction.forecasting.errors import opening_gain, some_windows
 
 # Span of the moving average over the steps of context, as 105 over 250 in the paper.
 _SPAN = 0.42
@@ -166,6 +166,7 @@ class LSTMNDT(SeriesDetector):
 
     default_window: ClassVar[int] = 48
     fold: ClassVar[Literal["mean", "last"]] = "last"
+    least_rows = RECURRENT_ROWS
     stackable = False
     defaults = Training(updates=150, batch_size=64, lr=5e-3, clip=5.0)
 
@@ -178,9 +179,6 @@ class LSTMNDT(SeriesDetector):
             check_number(self, "span", "[1, inf)")
         if self.target is not None:
             check_whole(self, "target", low=0)
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        return max(ROWS, super()._block(shape))
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the forecaster of the target channels.

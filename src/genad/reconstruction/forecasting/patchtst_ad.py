@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from genad.core.inference import Answer, Inference, Want
 from genad.core.parameters import check_choice, check_number, check_whole
@@ -19,7 +18,7 @@ from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples
 from genad.errors import InputError
 from genad.nn.instance_norm import window_moments
-from genad.nn.transformer import encoder_stack
+from genad.nn.patch_forecaster import PatchForecaster
 from genad.reconstruction.forecasting.errors import some_windows
 from genad.reconstruction.strided import StridedDetector
 
@@ -32,72 +31,6 @@ _SHARE, _BLOCKS = 6, 2
 _FAINT = 1e-5
 
 
-class PatchForecaster(nn.Module):
-    """Forecast three quantiles of the next steps of each channel from patches of its own past alone.
-
-    Parameters
-    ----------
-    context, horizon : int
-        Steps read and steps forecast.
-    patch, stride : int
-        Steps of a patch, and between the starts of two; cut down for a short context.
-    width, heads, layers, inner : int
-        Of the transformer.
-    dropout : float
-        Share of values dropped in training.
-
-    Examples
-    --------
-    >>> net = PatchForecaster(context=32, horizon=4, patch=8, stride=4, width=8, heads=2, layers=1, inner=16)
-    >>> net(torch.zeros(5, 32, 3)).shape
-    torch.Size([3, 5, 4, 3])
-    """
-
-    def __init__(
-        self,
-        context: int,
-        horizon: int,
-        patch: int,
-        stride: int,
-        width: int,
-        heads: int,
-        layers: int,
-        inner: int,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.context, self.horizon = context, horizon
-        self.patch = min(patch, context)
-        self.stride = min(stride, self.patch)
-        # The last value is repeated for one stride more, so that the newest steps lie within a patch too.
-        count = (context + self.stride - self.patch) // self.stride + 1
-        self.embed = nn.Linear(self.patch, width)
-        self.place = nn.Parameter(0.02 * torch.randn(count, width))
-        self.encoder = encoder_stack(width, heads, layers, inner, dropout)
-        self.head = nn.Linear(count * width, 3 * horizon)
-
-    def patches(self, x: Tensor) -> Tensor:
-        """Cut series (N, context) into patches (N, count, patch)."""
-        return F.pad(x.unsqueeze(1), (0, self.stride), mode="replicate").squeeze(1).unfold(1, self.patch, self.stride)
-
-    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Forecast the quantiles (3, B, horizon, C), ascending, from contexts (B, context, C).
-
-        Each channel of each context is normalised by its own mean and standard deviation, which are put back onto the
-        forecast.
-        """
-        mean, std = window_moments(x, observed)
-        normal = (x - mean) / std
-        if observed is not None:
-            normal = normal * observed
-        rows = normal.transpose(1, 2).flatten(0, 1)
-        tokens = self.encoder(self.embed(self.patches(rows)) + self.place)
-        low, middle, high = self.head(tokens.flatten(1)).chunk(3, 1)
-        # Distances from the median, so that quantiles never cross.
-        quantiles = torch.stack([middle - F.softplus(low), middle, middle + F.softplus(high)])
-        return quantiles.unflatten(1, (len(x), -1)).transpose(2, 3) * std + mean
-
-
 class PatchTSTNet(nn.Module):
     """The forecaster, and what is usual in training.
 
@@ -107,10 +40,9 @@ class PatchTSTNet(nn.Module):
         Steps T and channels C of a window.
     horizon : int
         Most steps forecast at once.
-    patch, stride, width, heads, layers, inner : int
-        As in :class:`PatchForecaster`.
-    dropout : float
-        As there.
+    **sizes
+        ``patch``, ``stride``, ``width``, ``heads``, ``layers``, ``inner`` and ``dropout`` of the
+        :class:`~genad.nn.patch_forecaster.PatchForecaster`.
 
     Attributes
     ----------
@@ -127,26 +59,13 @@ class PatchTSTNet(nn.Module):
     limit: Tensor
     gain: Tensor
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        horizon: int,
-        patch: int,
-        stride: int,
-        width: int,
-        heads: int,
-        layers: int,
-        inner: int,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], horizon: int, **sizes: Any) -> None:
         super().__init__()
         steps, channels = shape
         self.horizon = min(horizon, max(1, steps // _SHARE))
         self.blocks = _BLOCKS if steps > _BLOCKS * self.horizon else 1
         self.context = steps - self.blocks * self.horizon
-        self.forecaster = PatchForecaster(
-            self.context, self.horizon, patch, stride, width, heads, layers, inner, dropout
-        )
+        self.forecaster = PatchForecaster(self.context, self.horizon, **sizes)
         self.register_buffer("values", torch.zeros(3, channels))
         self.register_buffer("levels", torch.zeros(3, channels))
         self.register_buffer("limit", torch.full((channels,), torch.inf))
@@ -296,8 +215,9 @@ class PatchTSTDetector(StridedDetector):
         InputError
             When the windows scored lie further apart than a forecast reaches.
         """
-        sizes = (self.patch, self.stride, self.width, self.heads, self.layers, 2 * self.width)
-        net = PatchTSTNet(shape, self.horizon, *sizes, self.dropout)
+        names = ("patch", "stride", "width", "heads", "layers", "dropout")
+        sizes = {name: getattr(self, name) for name in names}
+        net = PatchTSTNet(shape, self.horizon, inner=2 * self.width, **sizes)
         interval = self.step or max(1, shape[0] // self.overlap)
         if interval > net.horizon:
             raise InputError(
@@ -357,11 +277,10 @@ class PatchTSTDetector(StridedDetector):
         if self.level:
             missed = missed + self.level * miss(self._levels(net, batch), net.levels[:, None, None])
         missed = batch.keep_observed(missed)
-        seen = float(x.shape[2]) if batch.mask is None else batch.mask.sum(2).clamp_min(1)
         weight = self._weights(net)
         expected = torch.cat([x[:, :start], quantiles[1]], 1) if "restored" in want else None
         return Inference(
-            missed.sum(2) / seen * weight,
+            batch.step_mean(missed) * weight,
             missed * weight.unsqueeze(1) if "map" in want else None,
             None if expected is None else expected * weight.unsqueeze(1),
         )

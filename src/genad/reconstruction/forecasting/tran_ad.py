@@ -269,10 +269,5 @@ class TranAD(SeriesDetector):
         error = (again - batch.x).square()
         if self.score == "paper":
             error = 0.5 * (one - batch.x).square() + 0.5 * error
-        error = batch.keep_observed(error)
-        seen = float(error.shape[2]) if batch.mask is None else batch.mask.sum(2).clamp_min(1)
-        return Inference(
-            error.sum(2) / seen,
-            error if "map" in want else None,
-            (again if self.score == "code" else one) if "restored" in want else None,
-        )
+        restored = again if self.score == "code" else one
+        return Inference.of(batch, want, batch.step_mean(error), error, restored)

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genad.core.families import ReconstructionDetector, SampleMixin
+from genad.core.families import SampleMixin
 from genad.core.inference import Inference, Want
 from genad.core.parameters import check_choice, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch, Samples, everything
-from genad.nn import Backbone, decoder, default_latent
+from genad.nn import Backbone, decoder
 from genad.nn.adversarial import (
     Critic,
     DenseSearch,
@@ -24,8 +24,8 @@ from genad.nn.adversarial import (
     feature_distance,
     generator_loss,
     invert_latent,
-    leaky,
 )
+from genad.reconstruction.gan.codes import CodedReconstruction, GeneratorNet
 
 # Training samples whose searches give the scale of both terms.
 _SCALE_OF = 256
@@ -33,19 +33,15 @@ _SCALE_OF = 256
 _WIDER, _FEW = 4, 512
 
 
-class AnoGANNet(nn.Module):
+class AnoGANNet(GeneratorNet):
     """Generator, discriminator, the starts of every search, and the weights of both terms.
 
     Parameters
     ----------
-    shape : tuple of int
-        Shape of one sample.
-    latent : int
-        Length of the latent codes.
+    shape, latent, spec
+        As in :class:`~genad.reconstruction.gan.codes.GeneratorNet`.
     restarts : int
         Searches a sample.
-    spec : Backbone, str or None
-        Which networks; None chooses by the shape.
 
     Attributes
     ----------
@@ -59,18 +55,11 @@ class AnoGANNet(nn.Module):
     unit: Tensor
 
     def __init__(self, shape: tuple[int, ...], latent: int, restarts: int, spec: Backbone | str | None) -> None:
-        super().__init__()
-        spec = leaky(shape, spec, light=True)
-        self.latent = latent
-        self.generator = decoder(shape, latent, spec)
-        self.critic = Critic(shape, spec)
+        super().__init__(shape, latent, spec)
+        self.generator = decoder(shape, latent, self.spec)
+        self.critic = Critic(shape, self.spec)
         self.register_buffer("start", torch.randn(restarts, latent))
         self.register_buffer("unit", torch.ones(2))
-
-    def draw(self, like: Tensor) -> Tensor:
-        """Generate as many samples as ``like`` holds, from standard normal codes."""
-        made: Tensor = self.generator(torch.randn(len(like), self.latent, device=like.device, dtype=like.dtype))
-        return made
 
 
 @register(
@@ -88,7 +77,7 @@ class AnoGANNet(nn.Module):
     name="ano_gan",
 )
 @dataclass(eq=False, repr=False)
-class AnoGAN(SampleMixin, ReconstructionDetector):
+class AnoGAN(SampleMixin, CodedReconstruction):
     """Search a generator of normal samples for the one nearest to a sample: what is left over is the score.
 
     A generator ``G`` and a discriminator are trained against each other on normal samples; no encoder exists. To score
@@ -126,8 +115,6 @@ class AnoGAN(SampleMixin, ReconstructionDetector):
 
     Parameters
     ----------
-    latent : int, optional
-        Length of the latent codes, at least 1; from the size of a sample when absent.
     lambda_d : float
         Weight of the discriminator's features, from 0 (residual alone) to 1.
     inversion_steps : int
@@ -158,7 +145,6 @@ class AnoGAN(SampleMixin, ReconstructionDetector):
     adversarial networks to guide marker discovery, IPMI.
     """
 
-    latent: int | None = None
     lambda_d: float = 0.1
     inversion_steps: int = 100
     inversion_rate: float = 0.05
@@ -173,8 +159,6 @@ class AnoGAN(SampleMixin, ReconstructionDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.latent is not None:
-            check_whole(self, "latent")
         check_whole(self, "inversion_steps", "restarts")
         check_number(self, "lambda_d", "[0, 1]")
         check_number(self, "inversion_rate", "(0, inf)")
@@ -182,7 +166,7 @@ class AnoGAN(SampleMixin, ReconstructionDetector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make both networks, and fix the starts of the searches."""
-        return AnoGANNet(shape, int(self.latent or default_latent(shape)), int(self.restarts), self.backbone)
+        return AnoGANNet(shape, self.code_length(shape), int(self.restarts), self.backbone)
 
     def phases(self, net: nn.Module) -> Sequence[Phase]:  # noqa: ARG002 - the same for every network
         """Return a step of the discriminator and one of the generator on each batch."""
@@ -194,12 +178,12 @@ class AnoGAN(SampleMixin, ReconstructionDetector):
     def discriminator_loss(self, net: Any, batch: Batch) -> Tensor:
         """Return the cross-entropy of telling real samples from generated ones."""
         with torch.no_grad():
-            made = batch.keep_observed(net.draw(batch.x))
+            made = batch.keep_observed(net.generate(len(batch)))
         return discriminator_loss(net.critic(batch.x), net.critic(made))
 
     def generator_loss(self, net: Any, batch: Batch) -> Tensor:
         """Return the non-saturating cross-entropy of passing generated samples off as real."""
-        return generator_loss(net.critic(batch.keep_observed(net.draw(batch.x))))
+        return generator_loss(net.critic(batch.keep_observed(net.generate(len(batch)))))
 
     def terms(self, net: Any, batch: Batch, features: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean absolute residuals of values and of features, each (B,)."""
@@ -280,18 +264,10 @@ class AnoGAN(SampleMixin, ReconstructionDetector):
             return Inference(losses)
         with torch.no_grad():
             made = net.generator(codes)
-        return Inference(
-            losses,
-            batch.keep_observed((batch.x - made).abs()) if "map" in want else None,
-            made if "restored" in want else None,
-        )
+        return Inference.of(batch, want, losses, (batch.x - made).abs(), made)
 
     def reconstruct(self, net: Any, batch: Batch) -> Tensor:
         """Return the generated sample nearest to each sample in its observed values."""
         with torch.no_grad():
             made: Tensor = net.generator(self.invert(net, batch)[0])
         return made
-
-    def generate(self, net: Any, n: int) -> Tensor:
-        """Generate samples from standard normal codes."""
-        return net.draw(net.start.new_zeros(n))

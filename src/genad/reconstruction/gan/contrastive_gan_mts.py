@@ -268,9 +268,5 @@ class ContrastiveGANMTS(StridedDetector):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score steps by their squared error over channels, with nothing masked."""
         made = net.generator(batch.x)
-        error = batch.keep_observed((made - batch.x).square())
-        return Inference(
-            step_sum(batch, error) / error.shape[2],
-            error if "map" in want else None,
-            made if "restored" in want else None,
-        )
+        error = (made - batch.x).square()
+        return Inference.of(batch, want, step_sum(batch, error) / error.shape[2], error, made)

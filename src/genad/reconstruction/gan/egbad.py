@@ -10,38 +10,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from genad.core.families import EncodeMixin, ReconstructionDetector, SampleMixin
+from genad.core.families import EncodeMixin, SampleMixin
 from genad.core.inference import Inference, Want
-from genad.core.parameters import check_choice, check_number, check_whole
+from genad.core.parameters import check_choice, check_number
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch
-from genad.nn import Backbone, decoder, default_latent, encoder
-from genad.nn.adversarial import JointCritic, discriminator_loss, feature_distance, leaky
+from genad.nn import Backbone, decoder, encoder
+from genad.nn.adversarial import JointCritic, discriminator_loss, feature_distance
+from genad.reconstruction.gan.codes import CodedReconstruction, GeneratorNet
 from genad.reconstruction.gan.crossing import Crossable
 
 
-class EGBADNet(nn.Module):
+class EGBADNet(GeneratorNet):
     """Encoder, generator, and the discriminator of pairs of a sample and a code.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of one sample.
-    latent : int
-        Length of the codes.
-    spec : Backbone, str or None
-        Which networks; None chooses by the shape.
+    The parameters are those of :class:`~genad.reconstruction.gan.codes.GeneratorNet`.
     """
 
     def __init__(self, shape: tuple[int, ...], latent: int, spec: Backbone | str | None) -> None:
-        super().__init__()
-        spec = leaky(shape, spec, light=True)
-        self.latent = latent
-        self.encoder = encoder(shape, latent, spec)
-        self.generator = decoder(shape, latent, spec)
-        self.critic = JointCritic(shape, latent, spec)
+        super().__init__(shape, latent, spec)
+        self.encoder = encoder(shape, latent, self.spec)
+        self.generator = decoder(shape, latent, self.spec)
+        self.critic = JointCritic(shape, latent, self.spec)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the generated sample at the code of each sample."""
@@ -63,7 +55,7 @@ class EGBADNet(nn.Module):
     name="egbad",
 )
 @dataclass(eq=False, repr=False)
-class EGBAD(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
+class EGBAD(Crossable, SampleMixin, EncodeMixin, CodedReconstruction):
     """Train an encoder beside the generator, by a discriminator that sees samples together with their codes.
 
     A discriminator ``D`` of pairs learns to tell a sample with its code, ``(x, E(x))``, from a code with what is
@@ -94,8 +86,6 @@ class EGBAD(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
 
     Parameters
     ----------
-    latent : int, optional
-        Length of the codes, at least 1; from the size of a sample when absent.
     lambda_d : float
         Weight of the discriminator in the score, from 0 (residual alone) to 1; 0.1 in the paper.
     doubt : {"cross_entropy", "features"}
@@ -124,7 +114,6 @@ class EGBAD(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
     Donahue, Krähenbühl and Darrell (2017), Adversarial feature learning, ICLR.
     """
 
-    latent: int | None = None
     lambda_d: float = 0.1
     doubt: Literal["cross_entropy", "features"] = "features"
     cycle: float = 10.0
@@ -134,15 +123,13 @@ class EGBAD(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.latent is not None:
-            check_whole(self, "latent")
         check_number(self, "lambda_d", "[0, 1]")
         check_choice(self, "doubt", ("cross_entropy", "features"))
         check_number(self, "cycle", "[0, inf)")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make encoder, generator and discriminator."""
-        return EGBADNet(shape, int(self.latent or default_latent(shape)), self.backbone)
+        return EGBADNet(shape, self.code_length(shape), self.backbone)
 
     def phases(self, net: nn.Module) -> Sequence[Phase]:  # noqa: ARG002 - the same for every network
         """Return a step of the discriminator and one of encoder and generator on each batch."""
@@ -153,7 +140,7 @@ class EGBAD(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
 
     def _pairs(self, net: Any, batch: Batch) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Return the samples with their codes, and what is made of as many drawn codes with these."""
-        drawn = torch.randn(len(batch), net.latent, device=batch.x.device, dtype=batch.x.dtype)
+        drawn = net.codes(len(batch))
         return (batch.x, net.encoder(batch.x)), (batch.keep_observed(net.generator(drawn)), drawn)
 
     def discriminator_loss(self, net: Any, batch: Batch) -> Tensor:
@@ -175,11 +162,6 @@ class EGBAD(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
         code: Tensor = net.encoder(batch.x)
         return code
 
-    def generate(self, net: Any, n: int) -> Tensor:
-        """Generate samples from standard normal codes."""
-        made: Tensor = net.generator(torch.randn(n, net.latent, device=next(net.parameters()).device))
-        return made
-
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score by the residual of one pass through encoder and generator, and by the discriminator."""
         code = net.encoder(batch.x)
@@ -190,8 +172,4 @@ class EGBAD(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
             doubt = feature_distance(real, fake, 1)
         else:
             doubt = F.softplus(-net.critic(batch.x, code))
-        return Inference(
-            (1 - self.lambda_d) * residual + self.lambda_d * doubt,
-            batch.keep_observed((batch.x - made).square()) if "map" in want else None,
-            made if "restored" in want else None,
-        )
+        return self.answer(batch, want, (1 - self.lambda_d) * residual + self.lambda_d * doubt, made)

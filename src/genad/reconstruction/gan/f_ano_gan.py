@@ -9,32 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genad.core.families import EncodeMixin, ReconstructionDetector, SampleMixin
+from genad.core.families import EncodeMixin, SampleMixin
 from genad.core.inference import Inference, Want
 from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch
-from genad.nn import Backbone, decoder, default_latent, encoder
-from genad.nn.adversarial import Critic, feature_distance, gradient_penalty, leaky
+from genad.nn import Backbone, decoder, encoder
+from genad.nn.adversarial import Critic, feature_distance, gradient_penalty
+from genad.reconstruction.gan.codes import CodedReconstruction, GeneratorNet
 from genad.reconstruction.gan.crossing import Crossable
 
 # Weight of the latest batch in the running variance of the critic's features.
 _FOLLOW = 0.05
 
 
-class FAnoGANNet(nn.Module):
+class FAnoGANNet(GeneratorNet):
     """Generator, critic, and the encoder that joins them later.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of one sample.
-    latent : int
-        Length of the latent codes.
-    spec : Backbone, str or None
-        Which networks; None chooses by the shape.
+    The parameters are those of :class:`~genad.reconstruction.gan.codes.GeneratorNet`.
 
     Attributes
     ----------
@@ -45,20 +39,13 @@ class FAnoGANNet(nn.Module):
     spread: Tensor
 
     def __init__(self, shape: tuple[int, ...], latent: int, spec: Backbone | str | None) -> None:
-        super().__init__()
-        spec = leaky(shape, spec, light=True)
-        self.latent = latent
-        self.generator = decoder(shape, latent, spec)
-        self.critic = Critic(shape, spec)
+        super().__init__(shape, latent, spec)
+        self.generator = decoder(shape, latent, self.spec)
+        self.critic = Critic(shape, self.spec)
         # The prior is a standard normal, but codes are kept within its dense centre: what the generator makes of far
         # codes was hardly trained.
-        self.encoder = nn.Sequential(encoder(shape, latent, spec), nn.Tanh())
+        self.encoder = nn.Sequential(encoder(shape, latent, self.spec), nn.Tanh())
         self.register_buffer("spread", torch.ones(()))
-
-    def draw(self, n: int, device: torch.device) -> Tensor:
-        """Generate ``n`` samples from standard normal codes."""
-        made: Tensor = self.generator(torch.randn(n, self.latent, device=device))
-        return made
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the generated sample at the code of each sample."""
@@ -81,7 +68,7 @@ class FAnoGANNet(nn.Module):
     name="f_ano_gan",
 )
 @dataclass(eq=False, repr=False)
-class FAnoGAN(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
+class FAnoGAN(Crossable, SampleMixin, EncodeMixin, CodedReconstruction):
     """Train a Wasserstein GAN on normal samples, freeze it, then learn an encoder into its latent space.
 
     The first stage trains a generator ``G`` and a critic with gradient penalty. In the second only an encoder ``E``
@@ -106,8 +93,6 @@ class FAnoGAN(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
 
     Parameters
     ----------
-    latent : int, optional
-        Length of the latent codes, at least 1; from the size of a sample when absent.
     kappa : float
         Weight of the critic's features in the encoder's loss and in the score, at least 0.
     penalty : float
@@ -136,7 +121,6 @@ class FAnoGAN(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
     Gulrajani et al. (2017), Improved training of Wasserstein GANs, NeurIPS.
     """
 
-    latent: int | None = None
     kappa: float = 1.0
     penalty: float = 10.0
     critic_steps: int = 5
@@ -149,8 +133,6 @@ class FAnoGAN(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.latent is not None:
-            check_whole(self, "latent")
         check_whole(self, "critic_steps")
         check_number(self, "kappa", "[0, inf)")
         check_number(self, "penalty", "(0, inf)")
@@ -158,7 +140,7 @@ class FAnoGAN(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make generator, critic and encoder."""
-        return FAnoGANNet(shape, int(self.latent or default_latent(shape)), self.backbone)
+        return FAnoGANNet(shape, self.code_length(shape), self.backbone)
 
     def phases(self, net: nn.Module) -> Sequence[Phase]:  # noqa: ARG002 - the same for every network
         """Return critic and generator until ``gan_share`` of the training, and the encoder from there on."""
@@ -172,13 +154,13 @@ class FAnoGAN(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
     def critic_loss(self, net: Any, batch: Batch) -> Tensor:
         """Return how much higher generated samples are rated than real ones, and the gradient penalty."""
         with torch.no_grad():
-            made = batch.keep_observed(net.draw(len(batch), batch.x.device))
+            made = batch.keep_observed(net.generate(len(batch)))
         apart = net.critic(made).mean() - net.critic(batch.x).mean()
         return apart + self.penalty * gradient_penalty(net.critic, batch.x, made)
 
     def generator_loss(self, net: Any, batch: Batch) -> Tensor:
         """Return the negative rating of generated samples."""
-        return -net.critic(batch.keep_observed(net.draw(len(batch), batch.x.device))).mean()
+        return -net.critic(batch.keep_observed(net.generate(len(batch)))).mean()
 
     def compare(self, net: Any, batch: Batch, made: Tensor) -> Tensor:
         """Return the squared residual plus ``kappa`` times that of the features, each averaged, (B,)."""
@@ -204,15 +186,7 @@ class FAnoGAN(Crossable, SampleMixin, EncodeMixin, ReconstructionDetector):
         code: Tensor = net.encoder(batch.x)
         return code
 
-    def generate(self, net: Any, n: int) -> Tensor:
-        """Generate samples from standard normal codes."""
-        return net.draw(n, next(net.parameters()).device)
-
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score by one pass through encoder and generator, and the critic's features of both samples."""
         made = net(batch.x)
-        return Inference(
-            self.compare(net, batch, made),
-            batch.keep_observed((batch.x - made).square()) if "map" in want else None,
-            made if "restored" in want else None,
-        )
+        return self.answer(batch, want, self.compare(net, batch, made), made)

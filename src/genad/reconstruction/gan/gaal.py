@@ -99,7 +99,17 @@ def shares(k: int, total: int) -> list[int]:
 
 @dataclass(eq=False, repr=False)
 class _GAAL(Detector):
-    """What SO-GAAL and MO-GAAL share: phases, score, and restoration."""
+    """What SO-GAAL and MO-GAAL share: phases, score, and restoration.
+
+    Parameters
+    ----------
+    hidden : int
+        Hidden units of the discriminator, at least 1. The paper takes the square root of the number of rows.
+    reach : float
+        Half the width of the box that the first potential outliers fill, in standard deviations of the training data.
+    stop : float
+        Share of the training after which the generators are frozen, in (0, 1].
+    """
 
     hidden: int = 64
     reach: float = 4.0
@@ -207,10 +217,6 @@ class SOGAAL(_GAAL):
 
     Parameters
     ----------
-    hidden : int
-        Hidden units of the discriminator, at least 1. The paper takes the square root of the number of rows.
-    reach : float
-        Half the width of the box that the first potential outliers fill, in standard deviations of the training data.
     stop : float
         Share of the training after which the generator is frozen, in (0, 1].
 
@@ -255,12 +261,6 @@ class MOGAAL(_GAAL):
 
     Parameters
     ----------
-    hidden : int
-        Hidden units of the discriminator, at least 1. The paper takes the square root of the number of rows.
-    reach : float
-        Half the width of the box that the first potential outliers fill, in standard deviations of the training data.
-    stop : float
-        Share of the training after which the generators are frozen, in (0, 1].
     k : int
         Generators, at least 1.
 

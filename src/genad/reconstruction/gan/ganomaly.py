@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genad.core.families import EncodeMixin, ReconstructionDetector
+from genad.core.families import EncodeMixin
 from genad.core.inference import Inference, Want
-from genad.core.parameters import check_number, check_whole
+from genad.core.parameters import check_number
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch
 from genad.errors import InputError
-from genad.nn import Backbone, decoder, default_latent, encoder
+from genad.nn import Backbone, decoder, encoder
 from genad.nn.adversarial import Critic, discriminator_loss, feature_distance, leaky
+from genad.reconstruction.gan.codes import CodedReconstruction
 from genad.reconstruction.gan.crossing import Crossable
 
 
@@ -65,7 +66,7 @@ class GANomalyNet(nn.Module):
     name="ganomaly",
 )
 @dataclass(eq=False, repr=False)
-class GANomaly(Crossable, EncodeMixin, ReconstructionDetector):
+class GANomaly(Crossable, EncodeMixin, CodedReconstruction):
     """Encode, decode, encode again: the score is the distance of the two codes, ``mean (E1(x) - E2(D(E1(x))))^2``.
 
     The generator is an encoder, a decoder, and a second encoder of the same architecture with its
@@ -91,8 +92,6 @@ class GANomaly(Crossable, EncodeMixin, ReconstructionDetector):
 
     Parameters
     ----------
-    latent : int, optional
-        Length of the codes, at least 1; from the size of a sample when absent.
     adversarial_weight, contextual_weight, encoder_weight : float
         Weights of feature matching, reconstruction and code in the generator's loss, each at least 0.
     p : {1, 2}
@@ -117,7 +116,6 @@ class GANomaly(Crossable, EncodeMixin, ReconstructionDetector):
     adversarial training, ACCV.
     """
 
-    latent: int | None = None
     adversarial_weight: float = 1.0
     contextual_weight: float = 50.0
     encoder_weight: float = 1.0
@@ -128,8 +126,6 @@ class GANomaly(Crossable, EncodeMixin, ReconstructionDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.latent is not None:
-            check_whole(self, "latent")
         for name in ("adversarial_weight", "contextual_weight", "encoder_weight"):
             check_number(self, name, "[0, inf)")
         if self.contextual_weight == 0 and self.encoder_weight == 0:
@@ -142,7 +138,7 @@ class GANomaly(Crossable, EncodeMixin, ReconstructionDetector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the three parts of the generator and the discriminator."""
-        return GANomalyNet(shape, int(self.latent or default_latent(shape)), self.backbone)
+        return GANomalyNet(shape, self.code_length(shape), self.backbone)
 
     def phases(self, net: nn.Module) -> Sequence[Phase]:  # noqa: ARG002 - the same for every network
         """Return a step of the generator and one of the discriminator on each batch."""
@@ -181,8 +177,4 @@ class GANomaly(Crossable, EncodeMixin, ReconstructionDetector):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Compare the two codes; the image's own error is in the map and not in the score."""
         code, made, again = net(batch.x)
-        return Inference(
-            feature_distance(code, again, 1 if self.p == 1 else 2),
-            batch.keep_observed((batch.x - made).square()) if "map" in want else None,
-            made if "restored" in want else None,
-        )
+        return self.answer(batch, want, feature_distance(code, again, 1 if self.p == 1 else 2), made)

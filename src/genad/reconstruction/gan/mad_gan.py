@@ -277,13 +277,7 @@ class MADGAN(StridedDetector):
         z = self.invert(net, batch)
         with torch.no_grad():
             made = net.generator(z)
-            apart = batch.keep_observed((batch.x - made).abs())
+            apart = (batch.x - made).abs()
             doubt = torch.sigmoid(-net.discriminator(batch.x)).squeeze(-1)
-        channels = apart.shape[-1]
-        seen = float(channels) if batch.mask is None else batch.mask.sum(-1).clamp_min(1)
-        residual = apart.sum(-1) / seen
-        return Inference(
-            (1 - self.lambda_d) * residual + self.lambda_d * doubt,
-            apart if "map" in want else None,
-            made if "restored" in want else None,
-        )
+        score = (1 - self.lambda_d) * batch.step_mean(apart) + self.lambda_d * doubt
+        return Inference.of(batch, want, score, apart, made)

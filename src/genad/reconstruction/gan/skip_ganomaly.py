@@ -169,8 +169,4 @@ class SkipGANomaly(Crossable, ReconstructionDetector):
         if self.lambda_d:
             real, fake = net.critic.features(batch.x), net.critic.features(batch.keep_observed(made))
             score = (1 - self.lambda_d) * residual + self.lambda_d * feature_distance(real, fake)
-        return Inference(
-            score,
-            batch.keep_observed((batch.x - made).square()) if "map" in want else None,
-            made if "restored" in want else None,
-        )
+        return self.answer(batch, want, score, made)

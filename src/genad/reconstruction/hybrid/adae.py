@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genad.core.families import EncodeMixin, ReconstructionDetector
+from genad.core.families import EncodeMixin
 from genad.core.inference import Inference, Want
-from genad.core.parameters import check_number, check_whole
+from genad.core.parameters import check_number
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch
-from genad.nn import Backbone, decoder, default_latent, encoder
+from genad.nn import Backbone, decoder, encoder
 from genad.nn.backbone import for_tables
 from genad.reconstruction.autoencoder.autoencoder import AutoencoderNet
+from genad.reconstruction.gan.codes import CodedReconstruction
 
 _TABLE = Backbone("mlp", hidden=(64, 64), activation="tanh")
 
@@ -57,7 +58,7 @@ class DualNet(nn.Module):
     name="adae",
 )
 @dataclass(eq=False, repr=False)
-class ADAE(EncodeMixin, ReconstructionDetector):
+class ADAE(EncodeMixin, CodedReconstruction):
     """Train two autoencoders against each other: the score is the mean squared error of ``x - D(G(x))``.
 
     The discriminator D is an energy: it learns to reconstruct real samples and to fail on what the generator G makes.
@@ -83,8 +84,6 @@ class ADAE(EncodeMixin, ReconstructionDetector):
 
     Parameters
     ----------
-    latent : int, optional
-        Length of the codes, at least 1; from the size of a sample when absent.
     margin : float
         Error on generated samples that D need not exceed, in multiples of its error on real ones, at least 0; 0 leaves
         the generator without an opponent.
@@ -110,7 +109,6 @@ class ADAE(EncodeMixin, ReconstructionDetector):
     Vu et al. (2019), Anomaly detection with adversarial dual autoencoders, arXiv 1902.06924.
     """
 
-    latent: int | None = None
     margin: float = 0.5
     adversarial_weight: float = 1.0
 
@@ -118,14 +116,12 @@ class ADAE(EncodeMixin, ReconstructionDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.latent is not None:
-            check_whole(self, "latent")
         check_number(self, "margin", "[0, inf)")
         check_number(self, "adversarial_weight", "[0, inf)")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make two autoencoders, each from its own random numbers."""
-        latent = int(self.latent or default_latent(shape))
+        latent = self.code_length(shape)
         spec = for_tables(shape, self.backbone, _TABLE)
         pair = [AutoencoderNet(encoder(shape, latent, spec), decoder(shape, latent, spec)) for _ in range(2)]
         return DualNet(*pair)
@@ -159,11 +155,7 @@ class ADAE(EncodeMixin, ReconstructionDetector):
         made = net.generator(batch.x)
         # D sees missing values where it saw them in training, at the mean.
         residual = batch.keep_observed(batch.x - net.discriminator(batch.keep_observed(made))).square()
-        return Inference(
-            batch.sample_mean(residual),
-            residual if "map" in want else None,
-            made if "restored" in want else None,
-        )
+        return Inference.of(batch, want, batch.sample_mean(residual), residual, made)
 
     def code(self, net: Any, batch: Batch) -> Tensor:
         """Return the code of the generator."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from genad.core.inference import Floats, Inference, Want
+from genad.core.inference import RECURRENT_ROWS, Floats, Inference, Want
 from genad.core.parameters import check_choice, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.relearning import LabelMemory, RelearningDetector, drawn, windows_at
@@ -20,9 +20,8 @@ from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, everything, iterate
 from genad.nn import DiagGaussianHead, gaussian_log_prob, kl_to_standard_normal, mlp
 from genad.nn.temporal import GRUDecoder, GRUStack
-from genad.reconstruction.vae.steps import ROWS, step_sum
+from genad.reconstruction.vae.steps import Gaussian, step_sum
 
-Gaussian = tuple[Tensor, Tensor]
 # Labelled windows beside a batch, as a share of it, and windows of training kept to learn from labels later.
 _LABELLED, _KEPT = 8, 4096
 # Width of the query model.
@@ -173,6 +172,7 @@ class ACVAE(RelearningDetector):
 
     default_window: ClassVar[int] = 16
     fold: ClassVar[Literal["mean", "last"]] = "last"
+    least_rows = RECURRENT_ROWS
     defaults = Training(updates=400, batch_size=64, lr=1e-2, clip=10.0)
 
     def _check_parameters(self) -> None:
@@ -181,9 +181,6 @@ class ACVAE(RelearningDetector):
         check_number(self, "margin", "[0, inf)")
         check_whole(self, "latent", "hidden", "draws")
         check_number(self, "min_std", "(0, inf)")
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        return max(ROWS, super()._block(shape))
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make both models, and fix the noise they will score with."""
@@ -274,11 +271,7 @@ class ACVAE(RelearningDetector):
                 excess = excess + 0.5 * ((x - expected) / spread).square() / self.draws
         if net.contrasts:
             score = score - other if self.contrast == "difference" else score + (score - other).clamp_min(0.0)
-        return Inference(
-            score,
-            batch.keep_observed(excess) if "map" in want else None,
-            centre if "restored" in want else None,
-        )
+        return Inference.of(batch, want, score, excess, centre)
 
     def _draw(self, net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return one code of each window, and the divergence of its posterior from the prior in nats, (B,)."""

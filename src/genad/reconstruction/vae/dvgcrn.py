@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from genad.core.inference import Inference, Want
+from genad.core.inference import RECURRENT_ROWS, Inference, Want
 from genad.core.parameters import check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training, TrainingReport
@@ -19,9 +19,8 @@ from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples
 from genad.errors import InputError
 from genad.nn import DiagGaussianHead, gaussian_log_prob, kl_normal_normal
-from genad.reconstruction.vae.steps import ROWS, step_sum
+from genad.reconstruction.vae.steps import Gaussian, step_sum
 
-Gaussian = tuple[Tensor, Tensor]
 _LEAK = 0.2
 # Where the weight of the divergence starts, and its growth by epoch.
 _FIRST, _GROWTH, _EPOCHS = 0.01, 0.05, 60
@@ -293,6 +292,7 @@ class DVGCRN(SeriesDetector):
 
     fold: ClassVar[Literal["mean", "last"]] = "last"
     default_window: ClassVar[int] = 20
+    least_rows = RECURRENT_ROWS
     stackable = False
     defaults = Training(updates=200, batch_size=128, lr=1e-2, clip=10.0)
 
@@ -311,9 +311,6 @@ class DVGCRN(SeriesDetector):
             )
         check_whole(self, "embedding")
         check_number(self, "min_std", "(0, inf)")
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        return max(ROWS, super()._block(shape))
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the network, and fix the noise of the codes it will score with."""
@@ -347,8 +344,5 @@ class DVGCRN(SeriesDetector):
         x = batch.x
         _, prior, (mean, std), drawn, _ = net(x, net.noise.expand(len(x), -1, -1))
         codes = sum(gaussian_log_prob(z, *p).sum(-1) for z, p in zip(drawn, prior, strict=True))
-        return Inference(
-            step_sum(batch, -gaussian_log_prob(x, mean, std)) - codes,
-            batch.keep_observed(0.5 * ((x - mean) / std).square()) if "map" in want else None,
-            mean if "restored" in want else None,
-        )
+        score = step_sum(batch, -gaussian_log_prob(x, mean, std)) - codes
+        return Inference.of(batch, want, score, 0.5 * ((x - mean) / std).square(), mean)

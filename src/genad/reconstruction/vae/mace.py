@@ -245,14 +245,17 @@ class MACE(SeriesDetector):
 
     Examples
     --------
+    Two services of one file; later the slow one oscillates for a while as the fast one does.
+
     >>> import numpy as np
-    >>> from genad import Training
-    >>> t = np.arange(800)
-    >>> series = np.c_[np.sin(t / 5), np.cos(t / 5)]
-    >>> detector = MACE(window=40, training=Training(updates=60)).fit(series[:600])
-    >>> series[700:703] += 3
-    >>> scores = detector.anomaly_score(series)
-    >>> bool(scores[700:703].min() > np.quantile(scores[:600], 0.99))
+    >>> from genad import Training, as_series
+    >>> t = np.arange(400)
+    >>> values = np.r_[np.sin(t / 5), np.sin(t / 2)]
+    >>> service = np.repeat(["slow", "fast"], 400)
+    >>> detector = MACE(training=Training(updates=60)).fit(as_series(values, entity=service))
+    >>> values[300:340] = values[700:740]
+    >>> scores = detector.anomaly_score(as_series(values, entity=service))
+    >>> bool(scores[310:330].mean() > 5 * np.median(scores))
     True
 
     References
@@ -308,9 +311,6 @@ class MACE(SeriesDetector):
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score every step by the larger error of the branches; their mean reconstruction is the restored window."""
         (high, made_high), (low, made_low) = net(batch)
-        error = batch.keep_observed(torch.maximum((high - made_high).square(), (low - made_low).square()))
-        return Inference(
-            step_sum(batch, error) / batch.x.shape[-1],
-            error if "map" in want else None,
-            0.5 * (made_high + made_low) if "restored" in want else None,
-        )
+        error = torch.maximum((high - made_high).square(), (low - made_low).square())
+        score = step_sum(batch, error) / batch.x.shape[-1]
+        return Inference.of(batch, want, score, error, 0.5 * (made_high + made_low))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genad.core.inference import Inference, Want
+from genad.core.inference import RECURRENT_ROWS, Inference, Want
 from genad.core.parameters import check_number, check_whole
 from genad.core.windows import SeriesDetector
 from genad.data.samples import Batch
@@ -16,9 +16,6 @@ from genad.nn import gaussian_log_prob
 
 # Means and standard deviations of independent normal distributions.
 Gaussian = tuple[Tensor, Tensor]
-
-# Rows of a block at least: the cost of a recurrent step hardly depends on them below this.
-ROWS = 512
 
 
 def step_sum(batch: Batch, values: Tensor) -> Tensor:
@@ -66,12 +63,11 @@ class SequentialVAE(SeriesDetector):
     latent: int = field(default=16, kw_only=True)
     hidden: int = field(default=32, kw_only=True)
 
+    least_rows = RECURRENT_ROWS
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_whole(self, "latent", "hidden")
-
-    def _block(self, shape: tuple[int, ...]) -> int:
-        return max(ROWS, super()._block(shape))
 
 
 @dataclass(eq=False, repr=False)
@@ -121,8 +117,4 @@ class PathVAE(SequentialVAE):
             score = score + step_sum(batch, surprise) / self.draws
             excess = excess + part / self.draws
             centre = centre + found[0] / self.draws
-        return Inference(
-            score,
-            batch.keep_observed(excess) if "map" in want else None,
-            centre if "restored" in want else None,
-        )
+        return Inference.of(batch, want, score, excess, centre)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from genad.core.detector import Detector
-from genad.core.families import EncodeMixin, SampleMixin
+from genad.core.families import PosteriorMixin, SampleMixin
 from genad.core.inference import Inference, Want
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
@@ -21,6 +20,7 @@ from genad.data.kinds import DENSE
 from genad.data.samples import Batch, iterate
 from genad.errors import InputError
 from genad.nn import gaussian_log_prob, kl_to_standard_normal
+from genad.nn.gaussian import least_nll
 from genad.nn.vae import gaussian_vae
 
 
@@ -38,7 +38,7 @@ from genad.nn.vae import gaussian_vae
     )
 )
 @dataclass(eq=False, repr=False)
-class VAE(EncodeMixin, SampleMixin, Detector):
+class VAE(PosteriorMixin, SampleMixin, Detector):
     """Reconstruct in distribution: the score is ``-E_{z ~ q(z|x)} log p(x | z)``, in nats.
 
     Both networks are probabilistic: ``q(z | x) = N(mu_z, diag sigma_z^2)`` and
@@ -128,28 +128,13 @@ class VAE(EncodeMixin, SampleMixin, Detector):
             mu, sigma = net.likelihood(mean + std * noise)
             nll = nll - gaussian_log_prob(batch.x, mu, sigma)
             restored = restored + mu
-        draws = len(net.noise)
-        nll = nll / draws
-        return Inference(
-            batch.sample_sum(nll),
-            batch.keep_observed(nll - self.least) if "map" in want else None,
-            restored / draws if "restored" in want else None,
-        )
+        nll, restored = nll / len(net.noise), restored / len(net.noise)
+        return Inference.of(batch, want, batch.sample_sum(nll), nll - self.least, restored)
 
     @property
     def least(self) -> float:
         """The least negative log-density a value can have: at the mean, under the smallest standard deviation."""
-        return math.log(self.min_std * math.sqrt(2 * math.pi))
-
-    def code(self, net: Any, batch: Batch) -> Tensor:
-        """Return the mean of the posterior."""
-        mean: Tensor = net.posterior(batch.x)[0]
-        return mean
-
-    def generate(self, net: Any, n: int) -> Tensor:
-        """Draw codes from the prior, and samples from the decoder's distribution."""
-        drawn: Tensor = net.generate(n)
-        return drawn
+        return least_nll(self.min_std)
 
     def elbo(self, X: Any) -> NDArray[np.float64]:
         """Return the evidence lower bound of log p(x) on the standardised scale, in nats.

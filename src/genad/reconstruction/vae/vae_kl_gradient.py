@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genad.core.detector import Detector
-from genad.core.families import EncodeMixin, SampleMixin
+from genad.core.families import PosteriorMixin, SampleMixin
 from genad.core.inference import Inference, Want
 from genad.core.parameters import check_choice, check_number, check_whole
 from genad.core.registry import Card, Family, register
@@ -52,7 +52,7 @@ class UnitVAENet(VAENet):
     name="vae_kl_gradient",
 )
 @dataclass(eq=False, repr=False)
-class VAEKLGradient(EncodeMixin, SampleMixin, Detector):
+class VAEKLGradient(PosteriorMixin, SampleMixin, Detector):
     """Locate by the slope of the code's divergence: the map is ``G(|d KL / dx|) * (x - mu_x)^2 / 2``.
 
     A variational autoencoder ``q(z | x) = N(mu_z, diag sigma_z^2)``, ``p(x | z) = N(mu_x, I)`` is trained by
@@ -192,11 +192,6 @@ class VAEKLGradient(EncodeMixin, SampleMixin, Detector):
         if values.ndim > 3:
             return gaussian_blur(values, self.smooth * max(values.shape[-2:]))
         return values
-
-    def code(self, net: Any, batch: Batch) -> Tensor:
-        """Return the mean of the posterior."""
-        mean: Tensor = net.posterior(batch.x)[0]
-        return mean
 
     def generate(self, net: Any, n: int) -> Tensor:
         """Draw codes from the prior, and return the means of the decoder for them."""

@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from genad.core.detector import Detector
-from genad.core.families import EncodeMixin
+from genad.core.families import PosteriorMixin
 from genad.core.inference import Inference, Want
 from genad.core.parameters import check_choice, check_number, check_whole
 from genad.core.registry import Card, Family, register
@@ -19,6 +18,7 @@ from genad.data.kinds import DENSE
 from genad.data.samples import Batch, Samples, everything
 from genad.nn import Backbone, decoder, encoder, kl_to_standard_normal
 from genad.nn.backbone import for_tables
+from genad.nn.vae import code_gaussian
 
 _TABLE = Backbone("mlp", hidden=(128, 64), activation="leaky_relu")
 # Samples whose codes give the centre, at most, and in a pass.
@@ -56,9 +56,7 @@ class VAEDeepSVDDNet(nn.Module):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of q(z | x), each (B, latent)."""
-        mean, raw = self.encode(x).chunk(2, dim=-1)
-        # Starting narrow lets the code carry information from the first update on.
-        return mean, F.softplus(raw - 1.0) + 1e-4
+        return code_gaussian(self.encode(x))
 
     def distance2(self, z: Tensor) -> Tensor:
         """Return the squared distance of codes from the centre, (B,)."""
@@ -80,7 +78,7 @@ class VAEDeepSVDDNet(nn.Module):
     name="vae_svdd",
 )
 @dataclass(eq=False, repr=False)
-class VAEDeepSVDD(EncodeMixin, Detector):
+class VAEDeepSVDD(PosteriorMixin, Detector):
     """Pull codes of normal samples into a small sphere while they must still say what the sample was.
 
     One encoder serves both the evidence bound of a variational autoencoder and the compactness of Deep SVDD, trained
@@ -201,8 +199,3 @@ class VAEDeepSVDD(EncodeMixin, Detector):
             return Inference(score)
         restored = net.decode(mean)
         return Inference(score, batch.keep_observed((batch.x - restored).square()), restored)
-
-    def code(self, net: Any, batch: Batch) -> Tensor:
-        """Return the mean of the posterior."""
-        mean: Tensor = net.posterior(batch.x)[0]
-        return mean

@@ -228,11 +228,8 @@ class VAEAT(SequentialVAE):
         z = net.encoder(batch.x)[0]
         one, two = net.first(z), net.second(z)
         error = self.alpha * (batch.x - one).square() + (1.0 - self.alpha) * (batch.x - two).square()
-        return Inference(
-            batch.sample_mean(error),
-            batch.keep_observed(error) if "map" in want else None,
-            self.alpha * one + (1.0 - self.alpha) * two if "restored" in want else None,
-        )
+        restored = self.alpha * one + (1.0 - self.alpha) * two
+        return Inference.of(batch, want, batch.sample_mean(error), error, restored)
 
 
 def _error(batch: Batch, made: Tensor) -> Tensor:

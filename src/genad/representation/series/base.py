@@ -22,11 +22,10 @@ from genad.errors import DataWarning, InputError
 from genad.foundation.answers import Status
 from genad.foundation.llm import LanguageModel
 from genad.representation.prompting import PromptDetector
+from genad.representation.verdicts import STATES
 
 Floats = NDArray[np.float64]
 
-# From best to worst; what happened to a step is the worst of what happened to its channels.
-_STATES: tuple[Status, ...] = ("ok", "repaired", "retried", "fallback", "abstained", "unasked")
 # Steps whose score is above this quantile of normal scores do not count as normal neighbours.
 _USUAL = 0.99
 
@@ -170,6 +169,7 @@ class LanguageSeriesDetector(SeriesDetector, PromptDetector):
         n, channels = values.shape
         judged = self.judge_tracks(self.net_, self.language_model(), self._tracks(values, parts))
         maps, expected = np.full((n, channels), np.nan), np.full((n, channels), np.nan)
+        # What happened to a step is the worst of what happened to its channels.
         worst, reasons = np.full(n, -1), [""] * n
         for k, found in enumerate(judged):
             (a, b), c = parts[k // channels], k % channels
@@ -177,13 +177,13 @@ class LanguageSeriesDetector(SeriesDetector, PromptDetector):
             maps[a:b, c] = found.scores[place]
             if found.expected is not None:
                 expected[a:b, c] = found.expected[place]
-            worst[a:b] = np.maximum(worst[a:b], np.array([_STATES.index(state) for state in found.status])[place])
+            worst[a:b] = np.maximum(worst[a:b], np.array([STATES.index(state) for state in found.status])[place])
             for step in range(b - a):
                 words = found.reasons[place[step]]
                 if words:
                     words = words if channels == 1 else f"{self.adapter_.names[c]}: {words}"
                     reasons[a + step] = f"{reasons[a + step]}; {words}" if reasons[a + step] else words
-        self.status_ = [_STATES[state] if state >= 0 else "" for state in worst]
+        self.status_ = [STATES[state] if state >= 0 else "" for state in worst]
         self.reasons_ = reasons
         scores = _over_channels(maps, np.isnan(values))
         if known and np.isnan(scores).all():
