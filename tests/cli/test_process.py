@@ -67,7 +67,7 @@ def test_interrupted_fit_resumes(folder, tmp_path):
     checkpoint = out / "fit.ckpt"
     detect = [
         *GENAD, "detect", str(folder / "plain.csv"), "-o", str(out), "--no-report", "--no-model",
-        "--method", "autoencoder", "--set", "training.updates=6000",
+        "--method", "autoencoder", "--set", "training.updates=2000",
         "--set", "training.checkpoint_seconds=0",
     ]  # fmt: skip
     process = subprocess.Popen(detect, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genad.core.calibration import Conformal
+from genad.committee.image_committee import ImageCommittee
+from genad.core.calibration import BestF, Conformal
 from genad.core.committee import Committee
 from genad.core.detector import Detector
 from genad.core.ensemble import Ensemble
@@ -28,20 +29,31 @@ from genad.core.registry import registered
 from genad.core.training import Training
 from genad.core.windows import Windowed
 from genad.data.kinds import Kind
+from genad.density.explicit.fast_flow import FastFlow
+from genad.density.explicit.padim import PaDiM
 from genad.density.explicit.ppca import PPCA
 from genad.density.explicit.supervised_ade import SupervisedADE
+from genad.density.implicit.feature_memory import FeatureMemory
 from genad.density.implicit.likelihood_regret import LikelihoodRegret
 from genad.density.implicit.odim import ODIM
+from genad.density.implicit.patch_memory import PatchMemory
 from genad.density.implicit.score_sde import ScoreSDE
 from genad.errors import GenadWarning
 from genad.reconstruction.autoencoder.autoencoder import Autoencoder
+from genad.reconstruction.autoencoder.rae_ensemble import RecurrentAEEnsemble
+from genad.reconstruction.diffusion.ano_ddpm import AnoDDPM
+from genad.reconstruction.gan.ano_gan import AnoGAN
+from genad.reconstruction.gan.mad_gan import MADGAN
 from genad.representation import prompting
 from genad.representation.llm.aesop import AESOP
 from genad.representation.llm.dabl import DABL
 from genad.restoration.csdi import CSDIRestorer
+from genad.restoration.repaint import RePaint
 
 # Enough to tell a gross anomaly from a normal sample, and quick enough to fit every method many times.
 QUICK = Training(updates=40)
+# A fit that only has to run.
+BRIEF = Training(updates=4)
 # Enough to know where in a session the anomaly is.
 LONGER = Training(updates=120, lr=1e-2)
 
@@ -79,6 +91,18 @@ EXAMPLES = {
     # Fewer networks to agree, and fewer orders of the columns: the suite asks for gross anomalies only.
     "odim": Example(lambda kind: ODIM(restarts=3, particles=4)),
     "supervised_ade": Example(lambda kind: SupervisedADE(orders=2)),
+    # Fewer and shorter searches of the latent space, and fewer steps of what removes noise.
+    "ano_gan": Example(lambda kind: AnoGAN(inversion_steps=20)),
+    "mad_gan": Example(lambda kind: MADGAN(inversion_steps=20)),
+    "repaint": Example(lambda kind: RePaint(steps=2, draws=1)),
+    "ano_ddpm": Example(lambda kind: AnoDDPM(steps=3, draws=1)),
+    "rae_ensemble": Example(lambda kind: RecurrentAEEnsemble(members=3)),
+    # A quarter of the places in an image to describe.
+    "fast_flow": Example(lambda kind: FastFlow(resolution=64)),
+    "feature_memory": Example(lambda kind: FeatureMemory(resolution=64)),
+    "padim": Example(lambda kind: PaDiM(resolution=64)),
+    "patch_memory": Example(lambda kind: PatchMemory(resolution=64)),
+    "image_committee": Example(lambda kind: ImageCommittee(resolution=64)),
     "windowed": Example(lambda kind: Windowed(Autoencoder())),
     "grouped": Example(
         lambda kind: Grouped(Windowed(Autoencoder()) if kind is Kind.SERIES else Autoencoder()),
@@ -180,7 +204,7 @@ class Case:
 
     @property
     def cls(self) -> type[Detector]:
-        return registered()[self.name]
+        return _classes()[self.name]
 
     def make(self, training: Training | None = QUICK, **params: Any) -> Detector:
         """Return an unfitted detector, its training (also that of detectors inside) set."""
@@ -237,7 +261,30 @@ class Case:
 
         Elsewhere even that takes too long for a test.
         """
-        return _fitted(self, {Kind.TABLE: None, Kind.LOG: LONGER}.get(self.kind, QUICK))
+        return _fitted(self, self.enough)
+
+    @property
+    def enough(self) -> Training | None:
+        """The training of ``trained``; None is that of the method."""
+        return {Kind.TABLE: None, Kind.LOG: LONGER}.get(self.kind, QUICK)
+
+    @property
+    def brief(self) -> Detector:
+        """A detector trained for a few updates only, shared by all tests; nobody may change it."""
+        return _fitted(self, BRIEF)
+
+    @property
+    def gappy(self) -> tuple[Detector, np.ndarray]:
+        """A detector fitted on data with missing cells, and these data; nobody may change them."""
+        return _fitted_with_gaps(self)
+
+    @property
+    def labelled(self) -> tuple[Detector, np.ndarray, np.ndarray]:
+        """A detector trained as ``trained`` with labels, the data and the labels; nobody may change them.
+
+        Its threshold is set by the labels. The last anomalies of a table are a million times too large.
+        """
+        return _fitted_with_labels(self)
 
     def copy(self) -> Detector:
         """Return a detector like ``fitted`` that a test may change."""
@@ -264,11 +311,45 @@ def _fitted(case: Case, training: Training | None) -> Detector:
     return case.fit(case.make(training), case.normal())
 
 
+@functools.cache
+def _fitted_with_gaps(case: Case) -> tuple[Detector, np.ndarray]:
+    X = case.normal()
+    X[case.missing] = np.nan
+    X.setflags(write=False)
+    # However little was learnt, what is missing takes no part.
+    return case.fit(case.make(Training(updates=8)), X), X
+
+
+@functools.cache
+def _fitted_with_labels(case: Case) -> tuple[Detector, np.ndarray, np.ndarray]:
+    X = case.normal()
+    n = len(X)
+    if case.kind is Kind.SERIES:
+        X[10:20] = case.anomalous(n, seed=3)[10:20]
+        y = np.zeros(n, int)
+        y[10:20] = 1
+    else:
+        bad = [case.anomalous(n // 4, seed=3)]
+        if case.kind is Kind.TABLE:
+            bad.append(case.anomalous(20, seed=4) * 1e6)
+        X = np.concatenate([X, *bad])
+        y = (np.arange(len(X)) >= n).astype(int)
+    # Each group has its own threshold, which its few labels cannot set.
+    threshold = BestF() if case.takes_arrays else Conformal(alpha=0.1)
+    return case.fit(case.make(case.enough, threshold=threshold), X, y), X, y
+
+
+@functools.cache
+def _classes() -> dict[str, type[Detector]]:
+    return registered()
+
+
+@functools.cache
 def all_cases() -> list[Case]:
     """Return every registered detector with every kind it takes directly."""
     return [
         Case(name, kind)
-        for name, cls in registered().items()
+        for name, cls in _classes().items()
         for kind in COSTLY.get(name, cls.card.kinds)
         # Detectors of dense samples see a series through Windowed only.
         if kind is not Kind.SERIES or cls.reads_as is Kind.SERIES or (name in EXAMPLES and EXAMPLES[name].wrap)

@@ -103,7 +103,7 @@ def test_the_card_is_filled_in(cls):
 
 def test_fit_returns_itself_and_reports(refit_case):
     case = refit_case
-    detector = case.make(Training(updates=4))
+    detector = case.make(Training(updates=1))
     assert case.fit(detector, case.normal()) is detector
     facts = detector.describe()
     assert facts["kind"] == case.kind.value
@@ -284,11 +284,11 @@ def test_wrong_words_in_a_docstring_example_would_show(cls):
 
 
 def test_a_verbose_fit_draws_on_standard_error_only(first_case, capsys):
-    detector = first_case.make(Training(updates=3), verbose=True)
+    detector = first_case.make(Training(updates=2), verbose=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GenadWarning)
         detector.fit(first_case.wrap(first_case.normal()))
     assert capsys.readouterr().out == ""
-    quiet = first_case.make(Training(updates=3))
+    quiet = first_case.make(Training(updates=2))
     first_case.fit(quiet, first_case.normal())
     assert capsys.readouterr() == ("", "")

@@ -23,6 +23,14 @@ INSIDE = {
     "ensemble": {"detector": Autoencoder(training=QUICK), "n": 2},
     "synthetic_normals": {},  # an autoencoder with the wrapper's training
 }
+# Fewer repetitions of what a method does many times, on the same paths.
+FEW = {
+    "ano_gan": {"inversion_steps": 5},
+    "likelihood_regret": {"draws": 4, "steps": 1},
+    "odim": {"restarts": 2, "particles": 2, "draws": 2},
+    "score_sde": {"steps": 2},
+    "supervised_ade": {"orders": 1},
+}
 LEFT_OUT = {"grouped"}
 
 
@@ -32,7 +40,7 @@ def estimators():
             continue
         assert cls.card.family is not Family.WRAPPER or name in INSIDE
         # Some checks want a few of 300 rows flagged.
-        yield cls(training=QUICK, threshold=Conformal(alpha=0.1), **INSIDE.get(name, {}))
+        yield cls(training=QUICK, threshold=Conformal(alpha=0.1), **INSIDE.get(name, {}), **FEW.get(name, {}))
 
 
 @pytest.mark.filterwarnings("ignore::genad.errors.GenadWarning")

@@ -130,7 +130,7 @@ def test_the_thread_count_of_the_user_is_kept(first_case):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        first_case.fit(first_case.make(BRIEF), first_case.normal())
+        first_case.fit(first_case.make(Training(updates=1)), first_case.normal(40))
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -171,7 +171,7 @@ def test_maps_and_restored_rows_do_not_depend_on_the_call(table_case, size):
     X = np.concatenate([case.normal(40, seed=1), case.anomalous(8, seed=2)])
     order = np.random.default_rng(0).permutation(len(X))
     maps, restored = case.fitted.anomaly_map(case.wrap(X)), case.values(case.fitted.restore(case.wrap(X)))
-    for part in np.array_split(order, np.arange(size, len(X), size)):
+    for part in np.array_split(order, np.arange(size, len(X), size))[:14]:
         some = case.wrap(X[part])
         np.testing.assert_allclose(case.fitted.anomaly_map(some), maps[part], rtol=1e-4, atol=1e-5 * float(maps.mean()))
         np.testing.assert_allclose(case.values(case.fitted.restore(some)), restored[part], rtol=1e-5, atol=1e-6)
@@ -179,26 +179,25 @@ def test_maps_and_restored_rows_do_not_depend_on_the_call(table_case, size):
 
 def test_fit_and_score_leave_the_data_alone(number_case):
     case = number_case
-    X, fresh = case.normal(), case.normal(seed=1)
-    X[case.missing] = np.nan
-    kept, kept_fresh = X.copy(), fresh.copy()
-    X.setflags(write=False)
+    detector, X = case.gappy
+    fresh = case.normal(seed=1)
     fresh.setflags(write=False)
-    detector = case.fit(case.make(BRIEF), X)
     detector.detect(case.wrap(fresh))
+    kept = case.normal()
+    kept[case.missing] = np.nan
     np.testing.assert_array_equal(X, kept)
-    np.testing.assert_array_equal(fresh, kept_fresh)
+    np.testing.assert_array_equal(fresh, case.normal(seed=1))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
 def test_any_numbers_will_do(refit_number_case, dtype):
     case = refit_number_case
     X, fresh = (case.normal(seed=seed) for seed in (0, 1))
-    if case.kind is Kind.TABLE:
+    if case.kind is Kind.TABLE and dtype is np.int64:
         X, fresh = X * [1, 1, 1, 1, 1000], fresh * [1, 1, 1, 1, 1000]
     scores = case.fit(case.make(BRIEF), X.astype(dtype)).anomaly_score(case.wrap(fresh.astype(dtype)))
     assert np.isfinite(scores).all()
     if dtype is np.float32:
-        expected = case.fit(case.make(BRIEF), X).anomaly_score(case.wrap(fresh))
+        expected = case.brief.anomaly_score(case.wrap(fresh))
         # The same numbers in another type are the same data, up to their rounding.
         assert np.corrcoef(scores, expected)[0, 1] > 0.99
