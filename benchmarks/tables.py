@@ -40,6 +40,22 @@ def peers() -> dict[str, object]:
     }
 
 
+def made(method: str, seed: int) -> Any:
+    """Make the detector that a method stands for: its name, with parameters after colons if there are any."""
+    import genad
+
+    name, *given = method.split(":")
+    settings = dict(setting.split("=", 1) for setting in given)
+    return genad.create(name, random_state=seed, **{key: _value(text) for key, text in settings.items()})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     """Return the result and the seconds of processor time, which other work on the machine does not lengthen."""
     begin = time.process_time()
@@ -63,17 +79,12 @@ def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main(options: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks tables --")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), help="names, or name:parameter=value")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--update", action="store_true", help="keep the other methods' rows of the last results")
     args = parser.parse_args(options)
     quiet()
-    import genad
-
-    adapters = {
-        f"genad {name}": lambda seed, name=name: Genad(lambda s: genad.create(name, random_state=s), seed)
-        for name in args.methods
-    }
+    adapters = {f"genad {name}": lambda seed, name=name: Genad(lambda s: made(name, s), seed) for name in args.methods}
     if not args.no_peers:
         adapters |= {name: lambda seed, make=make: Peer(make, seed) for name, make in peers().items()}
     next(iter(adapters.values()))(0).fit(np.zeros((64, 2), np.float32))  # the first fit of a process pays for start-up
