@@ -1,6 +1,6 @@
 r"""Prompts as data: files with an id and a version, filled in strictly, with text from outside fenced off.
 
-A pack is a TOML file of one or more prompts::
+A pack is a TOML file of one or more prompts:
 
     id = "example"                      # letters, digits and _
     version = 1                         # raised whenever a word changes

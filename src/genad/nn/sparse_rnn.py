@@ -15,7 +15,7 @@ class SparseSkipRNN(nn.Module):
 
     Member ``k`` has a recurrent link to the previous step and a skip link to ``lag[k]`` steps ago.
     At every step a fixed random mask keeps one of them or both, and the new state is the mean of
-    the kept branches::
+    the kept branches:
 
         s_t = (w1_t * f(x_t, s_{t-1}) + w2_t * f'(x_t, s_{t-lag})) / (w1_t + w2_t)
 

@@ -108,7 +108,7 @@ class SSMCTBlock(nn.Module):
 
     Masked convolution, ReLU, then channel gates. The output takes the place of the input in the host network, and
     its own loss asks it to equal that input, of which each position has seen only the corners. On normal
-    features that succeeds; on anomalous ones it does not. Any network of 2-D features can take it::
+    features that succeeds; on anomalous ones it does not. Any network of 2-D features can take it:
 
         features, surprise = block(features)
         loss = host_loss + 0.1 * surprise.mean()

@@ -225,7 +225,7 @@ class CSDIRestorer(DrawsMixin, SeriesImputer):
     hidden: single cells in half of them and stretches in the others, since anomalies are stretches. Only what was
     hidden, and had been observed, counts in the loss.
 
-    To judge, each cell is hidden with the ``span`` steps around it, and compared with a few draws::
+    To judge, each cell is hidden with the ``span`` steps around it, and compared with a few draws:
 
         |x - median| / (interquartile range / 1.349)
 

@@ -27,7 +27,7 @@ _STRIDES = 30
 class NonparametricDynamicThreshold(Threshold):
     """Flag above the value whose removal calms the remaining scores most, for each flag that it costs.
 
-    Among ``mean + z * std`` for z from 2.5 to 11.5 the threshold maximises::
+    Among ``mean + z * std`` for z from 2.5 to 11.5 the threshold maximises:
 
         (drop of the mean / mean + drop of the std / std) / (sequences^2 + flagged scores)
 

@@ -65,7 +65,7 @@ class GANF(SensorFlowDetector):
     comes from the states of an LSTM, shared by all sensors, mixed by a graph convolution: of the parents of k in a
     weighted graph A up to step t, and of k itself up to step t - 1. A masked autoregressive flow gives the density;
     since a sensor has one value a step, it is a Gaussian given its condition. A must have no cycles, or a value could
-    explain itself::
+    explain itself:
 
         -mean log p + rho / 2 h^2 + alpha h,    h = tr(exp(A * A)) - K
 

@@ -80,7 +80,7 @@ class JEM(LabelledDetector, EBMSGLD):
 
     A network has a logit ``f(x)[y]`` for each class of normal samples. They give the classes as in any classifier, and
     with ``E(x) = |x - b|^2 / 2 - log mean_y exp f(x)[y]`` also an energy, trained as that of ``ebm_sgld``: low at the
-    data, high at samples ``x-`` that persistent Langevin chains draw from the model. One loss holds both::
+    data, high at samples ``x-`` that persistent Langevin chains draw from the model. One loss holds both:
 
         E(x+) - E(x-) + class_weight * cross entropy of the labelled samples
 

@@ -120,7 +120,7 @@ class SupervisedADE(SampleMixin, LabelledDetector, DensityDetector):
 
     The density is exact: a masked autoregressive network predicts every value from those before it, each as a mixture
     of Gaussians, and ``log p(x)`` is the sum of the conditionals. Which value comes first is arbitrary, so several
-    random orders share the weights, and the density is the mean of theirs. Training maximises::
+    random orders share the weights, and the density is the mean of theirs. Training maximises:
 
         mean_n log p(x_n) + weight * mean_n,a sigmoid(log p(x_n) - log p(x_a))
 

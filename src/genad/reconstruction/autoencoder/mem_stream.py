@@ -123,7 +123,7 @@ class MemStream(StreamDetector):
 
     A denoising autoencoder is trained once, on the prefix of the stream, and frozen. Its encoder
     ``e(x) = tanh(W x + b)`` doubles the number of features. A memory holds the codes of the last
-    N rows that passed for normal, and the score is the discounted L1 distance to the K nearest::
+    N rows that passed for normal, and the score is the discounted L1 distance to the K nearest:
 
         s(x) = sum_k g^(k-1) d_(k) / sum_k g^(k-1),   d_(k) = k-th smallest || m_i - e(x) ||_1
 

@@ -191,7 +191,7 @@ class RecurrentAEEnsemble(ReconstructionDetector, StridedDetector):
     skip link some steps back, and writes it again from the last step to the first, each step fed
     with its own output. At each step one of the two links, or neither, is cut by a mask that is
     drawn once for each member. Members fail on different things, and the median over them does
-    not follow any single one that learnt to copy anomalies::
+    not follow any single one that learnt to copy anomalies:
 
         score(x_t) = median_k mean_c (x_tc - x^_tc^k)^2
 

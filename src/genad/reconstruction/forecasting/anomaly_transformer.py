@@ -128,12 +128,12 @@ class AnomalyTransformer(StridedDetector):
     Gaussian over the distance in time whose width each head learns for each step (prior). An anomaly finds nothing
     like itself far away, so that its attention stays near it and differs little from the prior. The symmetric
     divergence of the two, averaged over layers and heads, is the association discrepancy D. Training plays a minimax
-    game by two terms beside the reconstruction error, added up before one step of the optimiser::
+    game by two terms beside the reconstruction error, added up before one step of the optimiser:
 
         - weight * D(series, prior held still) + weight * D(prior, series held still)
 
     The first moves the attention away from a prior that it cannot move, the second moves the prior towards an
-    attention that it cannot move. A step is scored by::
+    attention that it cannot move. A step is scored by:
 
         T * softmax_t(-temperature * D_t) * mean_c (x_tc - x_hat_tc)^2
 

@@ -69,7 +69,7 @@ class LSTMAD(SeriesDetector):
     Every state of a stacked LSTM forecasts the next ``horizon`` steps, which training fits by their mean squared
     error. A step thus collects ``horizon`` forecasts, made one to ``horizon`` steps before it, and in every channel as
     many errors, all about that same step. The vector e of its errors in all channels is judged by a multivariate
-    Gaussian fitted to those of the training windows::
+    Gaussian fitted to those of the training windows:
 
         a = (e - mu)' Sigma^-1 (e - mu) / (horizon * channels)
 

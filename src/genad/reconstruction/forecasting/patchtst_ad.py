@@ -112,7 +112,7 @@ class PatchTSTDetector(StridedDetector):
     and standard deviation, are cut into patches that overlap, which are the tokens of a transformer; a linear head
     turns all of them into quantiles of the next ``horizon`` steps, and the normalisation is undone. Training minimises
     the pinball loss of the quantiles 0.05, 0.5 and 0.95. A step is forecast from several distances, since windows lie
-    closer together than a forecast reaches. Its score is the mean over these and over the channels of::
+    closer together than a forecast reaches. Its score is the mean over these and over the channels of:
 
         max(q05 - y, y - q95, 0) / (q95 - q05)
 

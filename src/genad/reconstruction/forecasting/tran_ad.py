@@ -114,14 +114,14 @@ class TranAD(SeriesDetector):
 
     One encoder reads the window W beside a focus score for each of its values. Two decoders give O1 and O2 with no
     focus; then the squared error of O1 becomes the focus, and the second decoder gives O2'. Both are trained against
-    each other, encoder and first decoder by the first loss, encoder and second decoder by the second::
+    each other, encoder and first decoder by the first loss, encoder and second decoder by the second:
 
         w ||O1 - W|| + (1 - w) ||O2' - W||,        w ||O2 - W|| - (1 - w) ||O2' - W||
 
     so that the second exaggerates what the first gets wrong. ``w`` falls from 1 by the factor ``1 / epsilon`` a round
     of 10 updates. Each loss is taken after a trial step of length ``meta_rate`` along its own gradient (first-order
     meta-learning), which finds weights that adapt quickly. A step is scored by the last place of the window that ends
-    at it::
+    at it:
 
         1/2 ||O1 - W||^2 + 1/2 ||O2' - W||^2
 

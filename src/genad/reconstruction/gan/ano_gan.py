@@ -81,7 +81,7 @@ class AnoGAN(SampleMixin, CodedReconstruction):
     """Search a generator of normal samples for the one nearest to a sample: what is left over is the score.
 
     A generator ``G`` and a discriminator are trained against each other on normal samples; no encoder exists. To score
-    a sample both are frozen, and its latent code is searched for by ``inversion_steps`` steps of Adam on::
+    a sample both are frozen, and its latent code is searched for by ``inversion_steps`` steps of Adam on:
 
         A(z) = (1 - lambda) |x - G(z)| / r + lambda |f(x) - f(G(z))| / d
 

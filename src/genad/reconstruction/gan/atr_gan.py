@@ -152,7 +152,7 @@ class ATRGAN(LabelledDetector, SeriesDetector):
     """Learn to make more of the few anomalies that are labelled, and train a classifier on both: its say is the score.
 
     ``y`` of ``fit`` labels the anomalous steps (1). A generator G is trained on windows that end in one, the minority,
-    against a discriminator D, with a term that keeps what it makes near to known windows in their order of steps::
+    against a discriminator D, with a term that keeps what it makes near to known windows in their order of steps:
 
         L_G = BCE(D(selected), 1) + time_weight (mean_i min_j d(G(z_i), x_j) + mean_j min_i d(G(z_i), x_j))
 

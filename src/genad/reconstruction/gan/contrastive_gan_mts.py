@@ -137,7 +137,7 @@ class ContrastiveGANMTS(StridedDetector):
     In training, runs of steps of geometric length are masked, in each channel alone; twice for every window x, which
     gives two views x1 and x2. The generator G, a transformer autoencoder, reconstructs the whole window from one view;
     the discriminator D has a head that tells windows from reconstructions, and a head h that recognises the other view
-    of a window among those of other windows (NT-Xent with a temperature)::
+    of a window among those of other windows (NT-Xent with a temperature):
 
         L_G = |x - G(x1)|^2 + w_adv BCE(D(G(x1)), 1)
         L_D = BCE(D(x), 1) + BCE(D(G(x1)), 0) + w_con NTXent(h(x1), h(x2))

@@ -60,7 +60,7 @@ class EGBAD(Crossable, SampleMixin, EncodeMixin, CodedReconstruction):
 
     A discriminator ``D`` of pairs learns to tell a sample with its code, ``(x, E(x))``, from a code with what is
     generated of it, ``(G(z), z)``; encoder and generator learn to make it fail. At the optimum E inverts G, so that no
-    search is needed to score a sample::
+    search is needed to score a sample:
 
         A(x) = (1 - lambda) |x - G(E(x))| + lambda L(x)
 

@@ -72,7 +72,7 @@ class FAnoGAN(Crossable, SampleMixin, EncodeMixin, CodedReconstruction):
     """Train a Wasserstein GAN on normal samples, freeze it, then learn an encoder into its latent space.
 
     The first stage trains a generator ``G`` and a critic with gradient penalty. In the second only an encoder ``E``
-    is trained, on the way from sample to code to sample, with ``f`` the last hidden layer of the critic::
+    is trained, on the way from sample to code to sample, with ``f`` the last hidden layer of the critic:
 
         A(x) = mean (x - G(E(x)))^2 + kappa mean (f(x) - f(G(E(x))))^2 / v
 

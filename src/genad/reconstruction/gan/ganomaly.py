@@ -71,7 +71,7 @@ class GANomaly(Crossable, EncodeMixin, CodedReconstruction):
 
     The generator is an encoder, a decoder, and a second encoder of the same architecture with its
     own weights. It minimises three losses, with ``f`` the last hidden layer of a discriminator
-    that is trained in turn to tell samples from reconstructions::
+    that is trained in turn to tell samples from reconstructions:
 
         L = w_adv |f(x) - f(x')|^2 + w_con |x - x'| + w_enc |z - z'|^2
 

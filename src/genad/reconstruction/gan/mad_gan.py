@@ -124,7 +124,7 @@ class MADGAN(StridedDetector):
     the few hundred rounds of a quick fit its loss stayed at 2 log 2, that of a guess, and the
     generator had nothing to learn from.) To score a window, its latent sequence is searched for by
     RMSprop on ``1 - k(x, G(z))``, k an RBF kernel, and the score combines the residual with the
-    discriminator's verdict::
+    discriminator's verdict:
 
         s_t = (1 - lambda) mean_c |x_tc - G(z*)_tc| + lambda (1 - D(x)_t)
 

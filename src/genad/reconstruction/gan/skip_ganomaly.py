@@ -65,7 +65,7 @@ class SkipGANomalyNet(nn.Module):
 class SkipGANomaly(Crossable, ReconstructionDetector):
     """Reconstruct images by a U-Net that a discriminator trains as well, and compare values and features.
 
-    With ``f`` the last hidden layer of the discriminator ``D``, generator and discriminator minimise::
+    With ``f`` the last hidden layer of the discriminator ``D``, generator and discriminator minimise:
 
         L_G = w_adv BCE(D(x'), 1) + w_lat |f(x) - f(x')|^2 + w_con |x - x'|
         L_D = BCE(D(x), 1) + BCE(D(x'), 0) + |f(x) - f(x')|^2

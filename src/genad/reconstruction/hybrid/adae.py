@@ -62,7 +62,7 @@ class ADAE(EncodeMixin, CodedReconstruction):
     """Train two autoencoders against each other: the score is the mean squared error of ``x - D(G(x))``.
 
     The discriminator D is an energy: it learns to reconstruct real samples and to fail on what the generator G makes.
-    G learns to reconstruct samples, and to make what D reconstructs well::
+    G learns to reconstruct samples, and to make what D reconstructs well:
 
         L_G = |x - G(x)| + |G(x) - D(G(x))|
         L_D = |x - D(x)| + max(0, m - |G(x) - D(G(x))|),   m = margin * |x - D(x)|

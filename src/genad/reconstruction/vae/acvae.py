@@ -101,7 +101,7 @@ class ACVAE(RelearningDetector):
 
     A recurrent encoder gives a code ``z``, from which one decoder gives ``p_n(x | z)``, of normal windows, and another
     ``p_a(x | z)``, of those labelled anomalous in ``y`` or since, by :meth:`feedback`. Training adds up, in nats a
-    value::
+    value:
 
         (1 - a) ELBO_n            of unlabelled windows, where a is how anomalous they look by now
         ELBO_n                    of windows labelled normal

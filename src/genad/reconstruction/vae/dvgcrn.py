@@ -238,7 +238,7 @@ class DVGCRN(SeriesDetector):
     Every channel and every latent unit has an embedding. The likeness of embeddings is a graph over the channels and
     the units of a layer, along which values are mixed before they reach the layer's recurrent state; products of the
     same embeddings, normalised, are the loadings with which units bear on those below. A layer's prior comes from the
-    layer above and its own state, its posterior from the step and its own state. Training minimises::
+    layer above and its own state, its posterior from the step and its own state. Training minimises:
 
         -log p(x | z_1, h) + beta sum_l KL(q(z_l) || p(z_l | z_l+1, h_l)) + MSE(forecast of the last step)
 

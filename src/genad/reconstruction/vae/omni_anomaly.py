@@ -193,7 +193,7 @@ class OmniAnomaly(PathVAE):
 
     A GRU reads the window, and the latent variables are drawn one after the other, each given the
     one before, ``q(z_t | z_{t-1}, e_t)``, and bent by planar flows. A second GRU turns the path
-    into a normal distribution of every value. Training maximises the evidence bound::
+    into a normal distribution of every value. Training maximises the evidence bound:
 
         E_q[ log p(x | z) + log p(z_{1:T}) - log q(z_{1:T} | x) ]
 

@@ -117,7 +117,7 @@ class SISVAE(PathVAE):
 
     A variational recurrent network gives every step its own mean and variance in every channel,
     ``p(x_t | z_t, h_{t-1})``, a posterior ``q(z_t | x_t, h_{t-1})`` and a learnt prior ``p(z_t | h_{t-1})``. Training
-    minimises::
+    minimises:
 
         sum_t E_q[-log p(x_t | z_t, h_{t-1})] + KL(q(z_t) || p(z_t)) + smoothness * KL(p(x_{t-1}) || p(x_t))
 

@@ -115,7 +115,7 @@ class SLAVAE(RelearningDetector):
     Window operators look at a step of each channel, and a kernel density estimate over the rest of the window turns
     what they find into tail probabilities, six for each of several channels or twelve of a single one
     (:class:`~genad.nn.window_tails.WindowTails`). They are on one scale whatever the channel is. The autoencoder of
-    these features minimises::
+    these features minimises:
 
         BCE(normal) + max(0, f log 4 - BCE(anomaly)) + beta KL(normal)
 

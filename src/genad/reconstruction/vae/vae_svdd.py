@@ -82,7 +82,7 @@ class VAEDeepSVDD(PosteriorMixin, Detector):
     """Pull codes of normal samples into a small sphere while they must still say what the sample was.
 
     One encoder serves both the evidence bound of a variational autoencoder and the compactness of Deep SVDD, trained
-    jointly from the first update::
+    jointly from the first update:
 
         sum (x - x_hat)^2 / 2 + KL(q(z | x) || N(0, I)) + compactness * ||z - c||^2
 

@@ -124,7 +124,7 @@ class VAEAT(SequentialVAE):
 
     An LSTM with temporal attention (a learnt query) gives each step a Gaussian code; both decoders reconstruct from
     it. With ``w1 = D1(E(x))``, ``w2 = D2(E(x))`` and ``w3 = D2(E(w1))`` each batch first moves encoder and first
-    decoder, then encoder and second decoder, each with its own optimiser::
+    decoder, then encoder and second decoder, each with its own optimiser:
 
         L1 = 1/n (MSE(x, w1) + kl_weight KL) + (1 - 1/n) MSE(x, w3)
         L2 = 1/n (MSE(x, w2) + kl_weight KL) - (1 - 1/n) MSE(x, w3)

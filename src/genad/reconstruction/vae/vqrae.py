@@ -117,7 +117,7 @@ class VQRAE(SequentialVAE):
 
     Quasi-recurrent layers, whose gates come from convolutions and whose recurrence is element-wise, sum up the steps
     before each step, h_t. A second one runs backwards over ``[x_t, h_t]``, so that the posterior of z_t sees the future
-    within the window; the prior of z_t comes from h_t. Training minimises::
+    within the window; the prior of z_t comes from h_t. Training minimises:
 
         sum_t D(x_t || p(x_t | z_t, h_t)) + kl_weight * KL(q(z_t) || p(z_t | h_t))
 

@@ -52,7 +52,7 @@ class SigLLM(LanguageSeriesDetector):
     """Score each step by how surprising its digits are to a language model that has read the steps before.
 
     Each channel is written as whole numbers of a few digits with commas between them, digit by digit a token. With
-    ``score_by="likelihood"`` the score of a step is the surprise of its number and the comma after it, in nats::
+    ``score_by="likelihood"`` the score of a step is the surprise of its number and the comma after it, in nats:
 
         s_t = -sum_k log p(digit_k of x_t | digits before it, the numbers before it)
 
