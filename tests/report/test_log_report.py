@@ -133,6 +133,13 @@ def test_sessions_over_time_and_over_lines(made):
     assert activity_figure(LogDetections.of(made[0].detect(one), one, made[0])) is None
 
 
+def test_small_counts_have_ticks_at_whole_numbers(made):
+    figure = activity_figure(made[1])
+    for bars, ticks in zip(figure.data, (figure.layout.yaxis, figure.layout.yaxis2), strict=True):
+        assert (ticks.dtick == 1) == (max(bars.y) < 4)
+    assert figure.layout.yaxis.dtick == 1
+
+
 def test_events_without_a_log_have_a_report_too():
     normal = Sessions.from_sequences([["order", "ship", "pay"]] * 600)
     cases = Sessions.from_sequences([["order", "pay", "ship"], ["order", "ship", "pay"]], ["case 1", "case 2"])

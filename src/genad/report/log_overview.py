@@ -197,4 +197,7 @@ def activity_figure(found: LogDetections) -> Any:
     figure.update_xaxes(axis(type="date" if dated else "linear"))
     figure.update_xaxes(title={"font": {"size": 13}, "text": "" if dated else f"{word} of the log"}, row=2, col=1)
     figure.update_yaxes(axis(rangemode="tozero", nticks=4, tickformat=",d"))
+    for row, heights in ((1, flagged), (2, every)):
+        if heights.max() < 4:  # few ticks would fall between whole numbers, and be rounded to the same ones
+            figure.update_yaxes(dtick=1, row=row, col=1)
     return figure
