@@ -157,8 +157,9 @@ def select(
     have chosen. What was made up alone would have chosen badly there (the best by it: 0.9449), as its order of the
     candidates had nothing to do with the real one (rank correlation -0.02 on the nine tables where they differ); of
     groups left out, in a first form of the rule, it was 0.55, which is why these count one half. The rules were
-    settled with these figures in sight. No gain over the default has been shown; what the table of candidates does
-    tell is which kinds of anomaly each of them sees.
+    settled with these figures in sight. On one recording of each of seven sets of series the default is kept every time
+    too: mean AUROC 0.837, always 3-NN 0.815, the oracle 0.898. No gain over the default has been shown; what the table
+    of candidates does tell is which kinds of anomaly each of them sees.
 
     Examples
     --------
