@@ -101,9 +101,10 @@ class DoSE(LikelihoodStatistics):
     data few samples are left to learn what is usual. Where anomalies are simply unlikely, the other side costs more
     than it gains: in a trial on cardio, pendigits and thyroid, one-class, one seed, the mean AUROC/AP are 0.947/0.719
     with a flow and 0.920/0.595 with an autoencoder, beside 0.964/0.818 of the flow's likelihood on all training samples
-    and 0.919/0.570 of probabilistic PCA; on cardio, which has a heavy-tailed column and 530 rows to train on,
-    0.866 and 0.807 beside 0.945 of PCA. The machine on the statistics of an autoencoder had 0.844/0.540: its whitening
-    follows the largest values. The flow became the default with these figures in view.
+    and 0.919/0.570 of probabilistic PCA; on cardio, which has a heavy-tailed column and 530 rows to train on, 0.866 and
+    0.807 beside 0.945 of PCA. The machine on the statistics of an autoencoder had 0.844/0.540: its whitening follows
+    the largest values. The flow became the default with these figures in view. On 14 ADBench tables, three seeds, the
+    mean AUROC / AP is 0.927 / 0.790, where ``ppca`` has 0.919 / 0.759.
 
     Parameters
     ----------

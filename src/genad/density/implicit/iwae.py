@@ -55,7 +55,8 @@ class IWAEDetector(VAELikelihood):
     pendigits and thyroid, one-class, one seed, the AUROCs are 0.825, 0.988 and 0.984, with a mean AUROC/AP of
     0.932/0.708; probabilistic PCA has 0.945, 0.840 and 0.973 (0.919/0.570). On cardio one heavy-tailed column makes up
     nearly all of the largest scores, 150 updates instead of 500 give the same, and a floor of ``min_std=0.3``, which
-    bounds how certain the decoder may be of the others, gave 0.856.
+    bounds how certain the decoder may be of the others, gave 0.856. On 14 ADBench tables, three seeds, the mean AUROC /
+    AP is 0.930 / 0.803, where ``ppca`` has 0.919 / 0.759.
 
     Parameters
     ----------

@@ -77,13 +77,14 @@ class TypicalityTest(LikelihoodStatistics):
 
     When it fails
     -------------
-    For single samples the test is weak: it gives up the order of the likelihood, and gains only where anomalies are
-    too likely. In few dimensions the most likely place is where normal samples are, and its very middle scores high. A
-    few gross training samples move the mean that stands for the entropy. In a trial on cardio, pendigits and thyroid,
+    For single samples the test is weak: it gives up the order of the likelihood, and gains only where anomalies are too
+    likely. In few dimensions the most likely place is where normal samples are, and its very middle scores high. A few
+    gross training samples move the mean that stands for the entropy. In a trial on cardio, pendigits and thyroid,
     one-class, one seed, the mean AUROC/AP of single rows are 0.948/0.723 with a flow and 0.904/0.668 with an
     autoencoder, beside 0.964/0.818 of the flow's likelihood on all training samples and 0.919/0.570 of probabilistic
     PCA; on cardio, where a heavy-tailed column moves the mean, 0.866 and 0.749 beside 0.945 of PCA. The flow became the
-    default with these figures in view.
+    default with these figures in view. On 14 ADBench tables, three seeds, the mean AUROC / AP is 0.919 / 0.792, where
+    ``ppca`` has 0.919 / 0.759.
 
     Parameters
     ----------

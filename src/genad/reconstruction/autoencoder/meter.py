@@ -155,8 +155,9 @@ class METER(StreamDetector):
     the reach of the prefix starts none. In a trial on three ADBench tables, one-class, one seed, AUROC was 0.874 on
     cardio, 0.956 on ionosphere and 0.914 on thyroid; the residual of principal components has 0.826, 0.958 and 0.865,
     the static autoencoder alone 0.862, 0.956 and 0.915. In one simulated stream of 8 features that jumps to another
-    regime, AUROC after the jump was 0.86 with retraining and 0.70 without, where before it was 1; MemStream, which
-    such a jump locks out, had 0.54. A retraining takes about half a second, a row without one 20 microseconds.
+    regime, AUROC after the jump was 0.86 with retraining and 0.70 without, where before it was 1; MemStream, which such
+    a jump locks out, had 0.54. A retraining takes about half a second, a row without one 20 microseconds. On 14 ADBench
+    tables, three seeds, the mean AUROC / AP is 0.914 / 0.731, where ``ppca`` has 0.919 / 0.759.
 
     Parameters
     ----------
