@@ -87,11 +87,12 @@ class MPDR(TwoChains, DensityDetector):
 
     When it fails
     -------------
-    Few features, where a code on the sphere spans nearly the whole space and a moved code decodes to a sample as
-    normal as the first: one fit each, one-class, it has 0.847 AUROC on thyroid (6 features), where probabilistic
-    principal components reach 0.973, and 0.957 on cardio (21 features), where they reach 0.945. The network as the
-    energy had 0.622 and 0.927 there. The length of the energy's code was chosen between two on these tables. The
-    energies of different fits do not compare, and are no log-densities in nats.
+    Few features, where a code on the sphere spans nearly the whole space and a moved code decodes to a sample as normal
+    as the first: one fit each, one-class, it has 0.847 AUROC on thyroid (6 features), where probabilistic principal
+    components reach 0.973, and 0.957 on cardio (21 features), where they reach 0.945. The network as the energy had
+    0.622 and 0.927 there. The length of the energy's code was chosen between two on these tables. The energies of
+    different fits do not compare, and are no log-densities in nats. On 14 ADBench tables, three seeds, the mean AUROC /
+    AP is 0.914 / 0.762, where ``ppca`` has 0.919 / 0.759.
 
     Parameters
     ----------

@@ -202,16 +202,13 @@ class RecurrentAEEnsemble(ReconstructionDetector, StridedDetector):
     **When to use.** Short patterns of few channels. The errors are those of steps, so maps
     and restored values are sharp.
 
-    **When it fails.** The code is a handful of numbers for a whole window, so what is irregular
-    when normal has a large error too. Every step of every window is computed in sequence, which
-    makes it one of the slower methods; see ``step``.
-    Mean AUROC / AP / VUS-PR over the SKAB recordings, one seed: 0.728 / 0.729 / 0.764,
-    behind PCA of windows at 0.848 / 0.848 / 0.876 and nearest windows at
-    0.749 / 0.742 / 0.781. On two UCR recordings with a
-    subtle anomaly it loses clearly: 0.779 / 0.020 / 0.035, against 1.000 / 0.999 / 0.909 of PCA of windows.
-    On two recordings each, TEP 0.963 / 0.993 / 0.994 and NAB 0.696 / 0.177 / 0.194, against
-    0.974 / 0.995 / 0.997 and 0.553 / 0.116 / 0.123 of PCA of windows, and 0.772 / 0.347 / 0.384 of
-    nearest windows on NAB.
+    **When it fails.** The code is a handful of numbers for a whole window, so what is irregular when normal has a large
+    error too. Every step of every window is computed in sequence, which makes it one of the slower methods; see
+    ``step``. Mean AUROC / AP / VUS-PR over the SKAB recordings, one seed: 0.728 / 0.729 / 0.764, behind PCA of windows
+    at 0.848 / 0.848 / 0.876 and nearest windows at 0.749 / 0.742 / 0.781. It misses the subtle anomalies of two UCR
+    recordings (AP 0.020). On two recordings of each of seven sets AUROC / AP / VUS-PR are 0.715 / 0.408 / 0.430 on
+    average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind on SKAB (0.695, 0.945) and
+    UCR (0.779, 1.000).
 
     Parameters
     ----------

@@ -81,8 +81,9 @@ class EGBAD(Crossable, SampleMixin, EncodeMixin, CodedReconstruction):
     ``cycle=1``). Hence the small weight of D, and its features by default. With the defaults AUROC was 0.885, 0.983 and
     0.975, where principal components (:class:`~genad.PPCA`) have 0.945, 0.964 and 0.973; with ``cycle=0`` and
     cross-entropy 0.936, 0.739 and 0.957. The default of ``cycle`` was chosen among 0, 1 and 10 on these tables. One
-    network is below PPCA on cardio; two against two
-    (:class:`~genad.reconstruction.gan.gan_ensemble.GANEnsemble`) come near it there.
+    network is below PPCA on cardio; two against two (:class:`~genad.reconstruction.gan.gan_ensemble.GANEnsemble`) come
+    near it there. On 14 ADBench tables, three seeds, the mean AUROC / AP is 0.920 / 0.738, where ``ppca`` has 0.919 /
+    0.759.
 
     Parameters
     ----------

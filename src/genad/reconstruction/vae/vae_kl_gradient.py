@@ -71,7 +71,8 @@ class VAEKLGradient(PosteriorMixin, SampleMixin, Detector):
     (pixels 0.642), 0.740 on elpv, 0.818 on brain_mri and 0.963 on MNIST one against the rest; pixel PCA has 0.640,
     0.668, 0.779 and 0.943. With ``relative=False`` MNIST falls to 0.927 and magnetic_tile to 0.621. On tables, where
     there is nothing to smooth, the reconstruction probability of :class:`~genad.reconstruction.vae.vae.VAE` is the
-    better grounded score.
+    better grounded score. On 14 ADBench tables, three seeds, the mean AUROC / AP is 0.929 / 0.797, where ``ppca`` has
+    0.919 / 0.759.
 
     Parameters
     ----------
