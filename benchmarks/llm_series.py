@@ -102,7 +102,7 @@ def main(options: list[str]) -> None:
         f"NAB files{some}, the first 15 % to train; means of {args.aggregate} steps; AUROC and AP by step of the file",
         [f"SigLLM with SmolLM2-135M, one thread: windows of up to {args.window} values of {args.digits} digits.",
          f"Half of a window is context: about {tokens} tokens a value, {tokens / args.aggregate:g} a step of the file.",
-         f"They are smoothed alike, with an exponential mean over {args.smoothing:.0%} of the training part.",
+         f"SigLLM and the plain rules are smoothed alike, with an exponential mean over {args.smoothing:.0%} of the training part.",
          "The default reads the values as they are, without means of steps, and is not smoothed.",
          "NAB labels whole windows, a tenth of the steps; most of these steps look normal, which keeps AUROC low.",
          "The season is the lag of the highest autocorrelation in the training part.",

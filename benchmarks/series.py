@@ -137,7 +137,7 @@ def main(options: list[str]) -> None:
     parser.add_argument("--sets", nargs="*")
     parser.add_argument("--entities", type=int, help="at most so many of each set, evenly spaced")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--patience", type=float, default=120.0, help="seconds of a seed that allow a next one")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds of a method that begin no further seed")
     parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--result", default="series")
     args = parser.parse_args(options)

@@ -43,7 +43,7 @@ def trials_without_a_group(trial: Trial, seed: int) -> list[Trial]:
     >>> trials_without_a_group(make_trial(as_table(X[::3]), Kind.TABLE, 0), 0)
     []
     """
-    if trial.groups is None or trial.groups.max() == 0:
+    if trial.groups is None:
         return []
     held, learnt = trial.groups[: trial.held], trial.groups[trial.held :]
     source = trial.judged.take(np.arange(trial.held))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genad.core.parameters import check_whole
 from genad.core.registry import Card, Family, register
+from genad.core.runtime import isolated_rng
 from genad.core.training import Training, TrainingReport
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, everything
@@ -337,8 +338,7 @@ class CSDIRestorer(DrawsMixin, SeriesImputer):
     def optimise(self, net: Any, samples: Samples) -> TrainingReport:
         """Take from training windows how far values usually lie from straight lines; then train."""
         batch = everything(samples, self._device, _WINDOWS)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed_)
+        with isolated_rng(self.seed_, self._device):
             _, seen, target, rest = self._hidden(batch)
         net.scale = usual_distances(rest, target, remoteness(seen), len(net.scale))
         return super().optimise(net, samples)
