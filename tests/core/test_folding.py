@@ -10,8 +10,9 @@ from torch import nn
 
 from genad import Autoencoder, Ensemble, Training
 from genad.core.calibration import Conformal
-from genad.core.folding import Folded, MemberLinear, MemberSequential, merged
+from genad.core.folding import Folded
 from genad.core.stacking import call, set_state
+from genad.core.stretches import MemberLinear, MemberSequential
 from genad.data.samples import Batch
 
 
@@ -174,15 +175,59 @@ def test_half_precision_goes_the_plain_way():
     assert all(p.grad is not None for p in folded.stacked.values())
 
 
-def test_merged_parameters_are_views_of_one():
-    parts = [nn.Parameter(torch.tensor([[1.0, 2.0]])), nn.Parameter(torch.tensor(3.0))]
-    whole = merged(parts)
-    assert whole.tolist() == [1, 2, 3]
-    (parts[0].square().sum() + 5 * parts[1]).backward()
-    assert whole.grad.tolist() == [2, 4, 5]
-    torch.optim.SGD([whole], lr=0.5).step()
-    assert parts[0].tolist() == [[0, 0]]
-    assert parts[1].item() == 0.5
+def gradients_of(folded, parameters):
+    """Return the merged gradients by the name of their parameter, as an optimiser would take them."""
+    before = {name: value.detach().clone() for name, value in folded.stacked.items()}
+    torch.optim.SGD(parameters, lr=1.0).step()
+    return {name: before[name] - value.detach() for name, value in folded.stacked.items()}
+
+
+def twice(net, batch):
+    """Runs the network twice, and a layer of it alone."""
+    again = net.encode[0](batch.x).square().mean()
+    return loss(net, batch) + loss(net, Batch(2 * batch.x)) + again + net.encode[2].weight.square().mean()
+
+
+@pytest.mark.parametrize("function", [loss, twice], ids=["once", "twice and beside"])
+def test_merged_parameters_get_the_same_gradients(function):
+    folded, twin = (Folded([Plain(k) for k in range(3)]) for _ in range(2))
+    own, _ = batches()
+    call(twin, function, own).backward()
+    parameters = folded.merge()
+    assert sum(p.numel() for p in parameters) == sum(p.numel() for p in twin.parameters())
+    for _ in range(2):  # the second time there are old gradients to forget
+        folded.begin()
+        call(folded, function, own).backward()
+        folded.collect()
+    parts = folded.gradients(parameters)
+    assert sorted(p.numel() for p in parts) == sorted(p.numel() for p in twin.parameters())
+    found = gradients_of(folded, parameters)
+    for name, value in twin.stacked.items():
+        torch.testing.assert_close(found[name], value.grad, rtol=1e-5, atol=1e-6)
+    folded.part()
+    assert all(value.untyped_storage().nbytes() == 4 * value.numel() for value in folded.stacked.values())
+
+
+def test_a_stretch_that_took_no_part_has_a_gradient_of_zero():
+    folded = Folded([Plain(k) for k in range(3)])
+    parameters, (own, _) = folded.merge(), batches()
+    folded.begin()
+    call(folded, loss, own).backward()
+    folded.collect()
+    folded.begin()
+    call(folded, lambda net, batch: net.decode(torch.ones(len(batch.x), 4)).mean(), own).backward()
+    folded.collect()
+    encoder = next(p for p in parameters if p.ndim == 1)
+    assert encoder.grad.abs().max() == 0
+
+
+def test_shared_and_frozen_layers_are_not_merged():
+    shared = nn.Linear(3, 3)
+    folded = Folded(sequence(nn.Sequential(shared, nn.Tanh()), nn.Sequential(shared, nn.ReLU())))
+    assert [id(p) for p in folded.merge()] == [id(p) for p in folded.stacked.values()]
+    frozen = Folded([Plain(k) for k in range(3)])
+    frozen.stacked["encode/0/weight"].requires_grad_(requires_grad=False)
+    assert len(frozen.merge()) == len(frozen.stacked)
 
 
 @pytest.mark.parametrize("settings", [{}, {"clip": 0.5, "ema": 0.9}, {"patience": 2}, {"optimizer": "rmsprop"}])

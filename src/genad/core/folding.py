@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from genad.core.stacking import MemberFunction, Stacked
+from genad.core.stretches import MemberLinear, MemberSequential, Stretch
 from genad.data.samples import Batch
-
-_ATEN = torch.ops.aten
 
 
 class Folded(Stacked):
@@ -33,6 +30,8 @@ class Folded(Stacked):
     def __init__(self, nets: Sequence[nn.Module]) -> None:
         super().__init__(nets)
         object.__setattr__(self, "pattern", copy.deepcopy(nets[0]))
+        self._merged: list[Stretch] = []
+        self._left: list[nn.Parameter] = []
 
     def assign(self, nets: Sequence[nn.Module]) -> None:
         """Take over the parameters of ``nets``; the skeleton's layers refer to the stacked ones."""
@@ -55,128 +54,50 @@ class Folded(Stacked):
         result = function(skeleton, Batch(folded(batch.x), mask, batch.known))
         return result.expand(self.size) if result.ndim == 0 else result.unflatten(0, (self.size, -1))
 
+    def merge(self) -> list[nn.Parameter]:
+        """Lay the parameters of each stretch of layers into one tensor, and return what an optimiser has to step.
 
-def merged(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
-    """Move parameters into one tensor that an optimiser steps at once; they and their gradients become views of it."""
-    whole = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
-    whole.grad = torch.zeros_like(whole)
-    sizes = [p.numel() for p in parameters]
-    for parameter, value, gradient in zip(parameters, whole.data.split(sizes), whole.grad.split(sizes), strict=True):
-        parameter.data = value.view(parameter.shape)
-        parameter.grad = gradient.view(parameter.shape)
-    return whole
+        Until :meth:`part` the parameters are views of these tensors. A backward pass then stands between :meth:`begin`
+        and :meth:`collect`, and writes gradients where they belong, instead of adding them to zeros. Parameters that
+        two stretches share, that are frozen or that are in no stretch stay as they are.
+        """
+        stretches = [each for module in self.skeleton.modules() for each in getattr(module, "stretches", ())]
+        uses = Counter(id(value) for stretch in stretches for value in stretch.parameters())
+        left = {id(value): value for value in self.stacked.values()}
+        whole = []
+        for stretch in stretches:
+            values = stretch.parameters()
+            if all(value.requires_grad and uses[id(value)] == 1 for value in values):
+                self._merged.append(stretch)
+                whole.append(stretch.merge())
+                for value in values:
+                    del left[id(value)]
+        self._left = list(left.values())
+        return whole + self._left
 
+    def begin(self) -> None:
+        """Forget the gradients of the last backward pass."""
+        for stretch in self._merged:
+            stretch.begin()
+        for parameter in self._left:
+            parameter.grad = None
 
-class MemberLinear(nn.Module):
-    """The linear layers of all members as one batched product, for batches that hold the members' rows in turn."""
+    def collect(self) -> None:
+        """Complete the gradients: those of no backward pass are 0; some came to parameters outside of their stretch."""
+        for stretch in self._merged:
+            stretch.collect()
 
-    weight: Tensor
-    bias: Tensor | None
+    def gradients(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        """Return the gradients that ``parameters`` have, merged ones in parts; the members come first."""
+        parts = {id(stretch.merged.whole): stretch.gradients() for stretch in self._merged if stretch.merged}
+        found = [parts.get(id(p), [p.grad]) for p in parameters]
+        return [gradient for each in found for gradient in each if gradient is not None]
 
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.weight = layer.weight
-        self.bias = layer.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (K * B, ..., in) to (K * B, ..., out), each member's rows by its own weights."""
-        members, out, size = self.weight.shape
-        rows = x.reshape(members, -1, size)
-        turned = self.weight.transpose(1, 2)
-        y = torch.bmm(rows, turned) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), rows, turned)
-        return y.view(*x.shape[:-1], out)
-
-
-class MemberSequential(nn.Sequential):
-    """A sequence that runs each stretch of linear layers, and of activations it knows, as one function.
-
-    Activations overwrite their argument, and the backward pass its own gradients, which saves memory and calls.
-    """
-
-    def __init__(self, parts: nn.Sequential) -> None:
-        super().__init__()
-        self._modules.update(parts._modules)  # noqa: SLF001 - the same names, so that parts are found as before
-        self._stretches: list[nn.Module | tuple[list[MemberLinear], list[type[nn.Module] | None]]] = []
-        layers: list[MemberLinear] = []
-        activations: list[type[nn.Module] | None] = []
-        for part in self:
-            if isinstance(part, MemberLinear):
-                if not layers:
-                    self._stretches.append((layers, activations))
-                layers.append(part)
-                activations.append(None)
-            elif layers and activations[-1] is None and type(part) in _ACTIVATIONS:
-                activations[-1] = type(part)
-            else:
-                self._stretches.append(part)
-                layers, activations = [], []
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map a batch that holds the members' rows in turn."""
-        if torch.is_autocast_enabled(x.device.type):  # which would leave the saved rows in several precisions
-            return super().forward(x)
-        for stretch in self._stretches:
-            if isinstance(stretch, nn.Module):
-                x = stretch(x)
-            else:
-                layers, activations = stretch
-                values = [value for layer in layers for value in (layer.weight, layer.bias)]
-                x = _Stretch.apply(x, activations, *values)
-        return x
-
-
-def _tanh_backward(gradient: Tensor, y: Tensor, out: Tensor) -> Tensor:
-    return _ATEN.tanh_backward.grad_input(gradient, y, grad_input=out)
-
-
-def _relu_backward(gradient: Tensor, y: Tensor, out: Tensor) -> Tensor:
-    return _ATEN.threshold_backward.grad_input(gradient, y, 0, grad_input=out)
-
-
-# Activations whose derivative follows from their value, so that they may overwrite their argument.
-_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
-    nn.Tanh: (torch.tanh_, _tanh_backward),
-    nn.ReLU: (torch.relu_, _relu_backward),
-}
-
-
-class _Stretch(torch.autograd.Function):
-    """Linear layers of all members, each with an activation or none."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, activations: list[type[nn.Module] | None], *values: Any) -> Tensor:
-        rows = x.reshape(values[0].shape[0], -1, x.shape[-1])
-        saved = [rows]
-        for weight, bias, activation in zip(values[::2], values[1::2], activations, strict=True):
-            rows = torch.bmm(rows, weight.transpose(1, 2))
-            if bias is not None:
-                rows += bias.unsqueeze(1)
-            if activation is not None:
-                rows = _ACTIVATIONS[activation][0](rows)
-            saved.append(rows)
-        ctx.activations = activations
-        ctx.save_for_backward(*saved, *values)
-        return rows.view(*x.shape[:-1], rows.shape[-1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        count = len(ctx.activations)
-        saved, values = ctx.saved_tensors[: count + 1], ctx.saved_tensors[count + 1 :]
-        shape = gradient.shape[:-1]
-        gradient = gradient.reshape(saved[-1].shape)
-        given: list[Tensor | None] = []
-        for k in reversed(range(count)):
-            weight, bias, activation = values[2 * k], values[2 * k + 1], ctx.activations[k]
-            if activation is not None:
-                # The gradient that came in is not this function's to overwrite; those it made are.
-                out = gradient if k < count - 1 else torch.empty_like(gradient)
-                gradient = _ACTIVATIONS[activation][1](gradient, saved[k + 1], out)
-            given += [None if bias is None else gradient.sum(1), torch.bmm(gradient.transpose(1, 2), saved[k])]
-            if k or ctx.needs_input_grad[0]:
-                gradient = torch.bmm(gradient, weight)
-        into = gradient.view(*shape, -1) if ctx.needs_input_grad[0] else None
-        return into, None, *reversed(given)
+    def part(self) -> None:
+        """Give every parameter memory of its own again."""
+        for stretch in self._merged:
+            stretch.part()
+        self._merged.clear()
 
 
 def _for_members(part: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:

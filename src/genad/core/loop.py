@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genad.core.checkpoint import pack_optimizer, unpack_optimizer
-from genad.core.folding import Folded, merged
+from genad.core.folding import Folded
 from genad.core.progress import Progress
 from genad.core.stacking import Looped, Members, Stacked, call, parameters_of
 from genad.core.training import Phase, Training, TrainingReport
@@ -102,7 +102,7 @@ def _optimizer(phase: Phase, training: Training, parameters: list[nn.Parameter])
 def _clip(net: nn.Module, parameters: list[nn.Parameter], limit: float) -> None:
     """Scale the gradient down to a norm of ``limit``; members of an ensemble each by their own norm."""
     if isinstance(net, Stacked):
-        grads = [p.grad for p in parameters if p.grad is not None]
+        grads = net.gradients(parameters)
         norm = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in grads]).sum(0).sqrt()
         scale = (limit / (norm + 1e-6)).clamp(max=1.0)
         for g in grads:
@@ -153,10 +153,11 @@ class TrainingLoop:
         self.verbose, self.title = verbose, title
         self.members = net.size if isinstance(net, Members) else 1
         self.groups = [parameters_of(net, phase.modules) for phase in self.phases]
-        # An optimiser has less to do with one tensor than with many; parameters of two phases cannot be in two.
-        self.merged = isinstance(net, Folded) and len(self.phases) == 1
-        moved = [[merged(group)] if self.merged else group for group in self.groups]
-        self.optimizers = [_optimizer(phase, training, group) for phase, group in zip(self.phases, moved, strict=True)]
+        # An optimiser has less to do with few tensors than with many; parameters of two phases cannot be in both.
+        self.merged = net if isinstance(net, Folded) and len(self.phases) == 1 else None
+        if self.merged is not None:
+            self.groups = [self.merged.merge()]
+        self.optimizers = [_optimizer(phase, training, g) for phase, g in zip(self.phases, self.groups, strict=True)]
         self.peaks = [o.param_groups[0]["lr"] for o in self.optimizers]
         # With several phases a backward pass must not leave gradients in parts that another phase owns.
         self.exclusive = len(self.phases) > 1
@@ -257,7 +258,10 @@ class TrainingLoop:
             optimizer, group = self.optimizers[k], self.groups[k]
             self._set_rate(optimizer, self.peaks[k], total)
             for _ in range(phase.repeat):
-                optimizer.zero_grad(set_to_none=not self.merged)
+                if self.merged is None:
+                    optimizer.zero_grad()
+                else:
+                    self.merged.begin()
                 if training.precision == "bfloat16":
                     with torch.autocast(self.device.type, torch.bfloat16):
                         loss = call(self.net, phase.loss, batch)
@@ -267,6 +271,8 @@ class TrainingLoop:
                     loss.backward(inputs=group)
                 else:
                     loss.backward()
+                if self.merged is not None:
+                    self.merged.collect()
                 if training.clip:
                     _clip(self.net, group, training.clip)
                 optimizer.step()
@@ -330,6 +336,8 @@ class TrainingLoop:
         chosen = self.best or self.average
         for parameter, value in zip(self.net.parameters(), chosen, strict=bool(chosen)):
             parameter.copy_(value)
+        if self.merged is not None:
+            self.merged.part()
         self.net.zero_grad()
         self.net.eval()
         self.net.requires_grad_(requires_grad=False)

@@ -104,6 +104,10 @@ class Stacked(Members):
             for (home, leaf), old in zip(homes, kept, strict=True):
                 home[leaf] = old
 
+    def gradients(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        """Return the gradients that ``parameters`` have, with the members along the first axis."""
+        return [p.grad for p in parameters if p.grad is not None]
+
     def nets(self) -> list[nn.Module]:
         """Return the members as ordinary networks."""
         found = []
