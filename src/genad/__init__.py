@@ -63,6 +63,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "density.implicit.likelihood_regret": ["LikelihoodRegret"],
         "density.implicit.msma": ["MSMA"],
         "density.implicit.nearest_memory": ["NearestMemory"],
+        "density.implicit.neighbour_regression": ["NeighbourRegression"],
         "density.implicit.odim": ["ODIM"],
         "density.implicit.patch_memory": ["PatchMemory"],
         "density.implicit.score_sde": ["ScoreSDE"],

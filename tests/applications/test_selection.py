@@ -152,7 +152,7 @@ def test_no_budget_is_refused(given):
 
 def test_prices_are_those_of_the_own_training():
     assert natural_updates(genad.create("ppca"), 1000) == 0
-    assert natural_updates(genad.create("table_committee"), 1000) == 900
+    assert natural_updates(genad.create("table_committee"), 1000) == 1800
     assert natural_updates(Windowed(Autoencoder(training=Training(updates=70))), 1000) == 70
     flow = genad.create("flow", training=Training(updates=10))
     assert price(flow, 1000) == 60.0
@@ -165,7 +165,7 @@ def test_a_short_training_is_a_share_of_the_own_one():
     assert detector.training.updates == 200
     assert shortened(detector, 1.0, 500, 7).training == detector.training
     assert shortened(Windowed(detector), 0.01, 500, 7).detector.training.updates == 20
-    assert shortened(genad.create("table_committee"), 0.5, 500, 0).training.updates == 150
+    assert shortened(genad.create("table_committee"), 0.5, 500, 0).training.updates == 300
 
 
 def test_rounds_share_the_work_that_is_left():
