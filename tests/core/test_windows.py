@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from genad import Autoencoder, Training, Windowed, create
+from genad import Autoencoder, Committee, Ensemble, Training, Windowed, create
 from genad.core.calibration import Conformal
 from genad.core.registry import Card, Family
 from genad.core.windows import SeriesDetector
@@ -260,6 +260,9 @@ def test_spread_by_step_is_sharper():
 @pytest.mark.parametrize(("params", "message"), [
     ({"detector": None}, "^detector: None"), ({"detector": windowed()}, "^detector: "),
     ({"spread": "day"}, "^spread: 'day'"), ({"detector": Autoencoder(latent=-1)}, "^latent: -1"),
+    ({"detector": create("mem_stream")}, "^detector: mem_stream takes table data, not windows"),
+    ({"detector": Ensemble(create("meter"))}, "^detector: meter takes table data"),
+    ({"detector": Committee((Autoencoder(), create("mem_stream")))}, "^detector: mem_stream takes table data"),
 ])  # fmt: skip
 def test_wrong_parameters_of_windowed_are_named(params, message):
     with pytest.raises(InputError, match=message):

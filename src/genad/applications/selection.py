@@ -43,7 +43,7 @@ CANDIDATES: dict[Kind, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("autoencoder", {}),
         ("dte", {}),
         ("dsebm", {}),
-        ("nearest_memory", {"neighbours": 20}),
+        ("neighbour_regression", {}),
     ),
     Kind.SERIES: (
         ("ppca", {}),

@@ -23,7 +23,7 @@ _WEIGHTS = {"flow": 6.0, "vae": 3.0, "dte": 4.0, "dsebm": 5.0}
 # Updates of default committees over all members, for their own training does not tell them.
 _COMMITTEES = {"table_committee": 1800, "series_committee": 400}
 # Methods that have a closed form and take no updates.
-_CLOSED = frozenset({"ppca", "nearest_memory", "patch_memory", "feature_memory", "padim"})
+_CLOSED = frozenset({"ppca", "nearest_memory", "neighbour_regression", "patch_memory", "feature_memory", "padim"})
 # What a fit and a score cost beside the updates, in updates: bookkeeping, and comparing rows with a memory.
 OVERHEAD = 100
 # Updates of the fit that finds out how fast this machine is; and the share of the budget left for the unforeseen.

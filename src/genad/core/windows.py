@@ -183,6 +183,20 @@ def check_inner(argument: str, detector: Any) -> None:
     detector._check_parameters()  # noqa: SLF001 - a wrapper speaks for its detector
 
 
+def _check_takes_windows(detector: Any) -> None:
+    """Refuse a detector, or one inside it, that takes rows of tables alone."""
+    inside = [*getattr(detector, "detectors", ()), getattr(detector, "detector", None)]
+    for inner in inside:
+        if isinstance(inner, Detector):
+            _check_takes_windows(inner)
+    if Kind.WINDOW not in detector.card.kinds:
+        accepted = " or ".join(kind.value for kind in detector.card.kinds)
+        raise InputError(
+            f"detector: {detector.name} takes {accepted} data, not windows of a series; "
+            'use one of genad.list_detectors(kind="window").'
+        )
+
+
 def as_windows(samples: Samples) -> WindowSamples:
     """Return the windows that samples of a series are, subsets resolved."""
     if isinstance(samples, Subset):
@@ -233,6 +247,7 @@ class Windowed(SeriesDetector):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_inner("detector", self.detector)
+        _check_takes_windows(self.detector)
         if self.spread not in ("window", "step"):
             raise InputError(f"spread: {self.spread!r} was given; use 'window' or 'step'.")
 

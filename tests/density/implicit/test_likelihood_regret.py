@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from genad import Backbone, Training
 from genad.data.samples import Batch
-from genad.density.implicit.likelihood_regret import LikelihoodRegret
+from genad.density.implicit.likelihood_regret import LikelihoodRegret, directions
 from genad.errors import InputError
 from genad.nn.vae import draw_posterior
 
@@ -154,3 +154,22 @@ def test_floor_on_real_tables(one_class, table, floor):
     keep = np.flatnonzero((y == 1) | (np.arange(len(y)) % 4 == 0))
     detector = LikelihoodRegret(draws=16, training=Training(updates=300)).fit(train[:1500])
     assert roc_auc_score(y[keep], detector.anomaly_score(test[keep])) > floor
+
+
+@pytest.mark.parametrize("latent", [1, 3, 16, 40])
+def test_the_search_looks_in_every_direction(latent):
+    noise = directions(latent)
+    assert 8 <= len(noise) <= 16
+    torch.testing.assert_close(noise.square().mean(0), torch.ones(latent))
+    if latent <= 16:
+        torch.testing.assert_close(noise.T @ noise / len(noise), torch.eye(latent), atol=1e-4, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore::genad.errors.GenadWarning")
+def test_a_search_that_was_fitted_to_few_codes_is_no_worse_by_others(one_class):
+    """With independent noise the regret of most normal rows was negative, and AUROC 0.62 in one seed."""
+    for seed in range(3):
+        train, test, y = one_class("breastw", seed)
+        regret = LikelihoodRegret(random_state=seed).fit(train).anomaly_score(test)
+        assert (regret[y == 0] < 0).mean() < 0.3
+        assert roc_auc_score(y, regret) > 0.8
