@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from genad import Training, load
+from genad import Training, Windowed, load
 from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.reconstruction.autoencoder.wta_ae import WinnerTakeAllAE, lifetime_winners, spatial_winners
@@ -168,3 +168,16 @@ def test_real_table(one_class):
 def test_refused(parameters, message):
     with pytest.raises(InputError, match=message):
         WinnerTakeAllAE(**parameters).fit(np.random.default_rng(0).normal(size=(50, 3)))
+
+
+@pytest.mark.filterwarnings("ignore::genad.errors.GenadWarning")
+def test_windows_are_scored_by_what_cannot_be_drawn():
+    """A window that excites no unit looks ordinary to the machine, but cannot be drawn."""
+    rng = np.random.default_rng(0)
+    X = np.sin(np.arange(700) / 5)[:, None] * [1.0, 0.5] + 0.05 * rng.normal(size=(700, 2))
+    bad = X[:300].copy()
+    bad[150:170] = 0.0
+    detector = Windowed(WinnerTakeAllAE(training=QUICK)).fit(X)
+    by_error = Windowed(WinnerTakeAllAE(score_by="reconstruction", training=QUICK)).fit(X)
+    np.testing.assert_array_equal(detector.anomaly_score(bad), by_error.anomaly_score(bad))
+    assert 130 <= int(detector.anomaly_score(bad).argmax()) < 190
