@@ -92,8 +92,8 @@ class LSTMAD(SeriesDetector):
     for the larger surprise. On 8,000 steps of one SMD machine it had 0.676 (0.742 with ``shrinkage=1``) against 0.763.
     The default of ``shrinkage`` was raised from 0.1 after a look at these figures. Where the normal state drifts from
     one recording to the next, take PPCA of windows. On two recordings of each of seven sets AUROC / AP / VUS-PR are
-    0.740 / 0.506 / 0.535 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind on
-    SKAB (0.615, 0.945) and SMAP and MSL (0.418, 0.609).
+    0.738 / 0.505 / 0.535 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind on
+    SKAB (0.610, 0.945) and SMAP and MSL (0.431, 0.609).
 
     Parameters
     ----------

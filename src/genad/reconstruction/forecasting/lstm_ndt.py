@@ -118,8 +118,8 @@ class LSTMNDT(SeriesDetector):
     forecast worse), and so was the window of 48 steps among 48 and 100, which differ little. There most normal steps
     exceed the default threshold, since the recordings after the training part are not quite like it: calibrate anew on
     later normal data, or use the paper's moving threshold. On two recordings of each of seven sets AUROC / AP / VUS-PR
-    are 0.756 / 0.500 / 0.525 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind
-    on SKAB (0.714, 0.945) and SMAP and MSL (0.428, 0.609).
+    are 0.754 / 0.496 / 0.519 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind
+    on SKAB (0.716, 0.945) and SMAP and MSL (0.398, 0.609).
 
     Parameters
     ----------

@@ -127,8 +127,8 @@ class ACVAE(RelearningDetector):
     0.643 against 0.967); with a learning rate of 3e-3, at which 40 updates had not taught it a plain wave, it was 0.639
     / 0.698. A few labels are no sure gain: with 20 proposed steps of the first half of each recording labelled, AUROC
     on the second went from 0.837 to 0.751, 0.899 to 0.910 and 0.528 to 0.636. On two recordings of each of seven sets
-    AUROC / AP / VUS-PR are 0.714 / 0.434 / 0.457 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it
-    is furthest behind on SMD (0.527, 0.861) and SKAB (0.751, 0.945).
+    AUROC / AP / VUS-PR are 0.726 / 0.437 / 0.455 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it
+    is furthest behind on SMD (0.631, 0.861) and SKAB (0.753, 0.945).
 
     Parameters
     ----------

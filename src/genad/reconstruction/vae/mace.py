@@ -228,8 +228,8 @@ class MACE(SeriesDetector):
     oscillates as usual is not seen. An entity unknown to the fit is judged by the frequencies usual for all together.
     In a trial, mean AUROC / AP over three SKAB recordings and one stretch of SMD, one seed, are 0.834 / 0.691, behind
     0.943 / 0.806 of PCA of windows: channels are reconstructed one by one, so what is odd about their relation is not
-    seen. On two recordings of each of seven sets AUROC / AP / VUS-PR are 0.782 / 0.465 / 0.527 on average, those of PCA
-    of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind on SKAB (0.836, 0.945) and ASD (0.605, 0.682).
+    seen. On two recordings of each of seven sets AUROC / AP / VUS-PR are 0.778 / 0.463 / 0.520 on average, those of PCA
+    of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind on SKAB (0.815, 0.945) and ASD (0.607, 0.682).
 
     Parameters
     ----------

@@ -131,8 +131,8 @@ class SISVAE(PathVAE):
     more so the larger ``smoothness`` is. The posterior reads the step it is to expect, so anomalies that last are
     explained away: in a trial, mean AUROC / AP over three SKAB recordings and one stretch of SMD, one seed, are 0.744 /
     0.607, and 0.739 / 0.602 with ``online=False``, far behind 0.943 / 0.806 of PCA of windows. On two recordings of
-    each of seven sets AUROC / AP / VUS-PR are 0.781 / 0.506 / 0.522 on average, those of PCA of windows 0.803 / 0.611 /
-    0.606; in AUROC it is furthest behind on SKAB (0.726, 0.945) and ASD (0.631, 0.682).
+    each of seven sets AUROC / AP / VUS-PR are 0.774 / 0.504 / 0.522 on average, those of PCA of windows 0.803 / 0.611 /
+    0.606; in AUROC it is furthest behind on SKAB (0.696, 0.945) and ASD (0.628, 0.682).
 
     Parameters
     ----------

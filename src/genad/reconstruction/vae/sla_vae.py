@@ -136,8 +136,8 @@ class SLAVAE(RelearningDetector):
     machine-1-6 it was 0.947 / 0.506 against 0.971 / 0.777. A few labels are no sure gain: with 20 proposed steps of the
     first half of each recording labelled, AUROC on the second went from 0.776 to 0.659 and from 0.915 to 0.904 in two
     of them; the head that corrects other detectors had 0.831 and 0.913. On two recordings of each of seven sets AUROC /
-    AP / VUS-PR are 0.657 / 0.411 / 0.418 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is
-    furthest behind on TEP (0.668, 0.974) and UCR (0.790, 1.000).
+    AP / VUS-PR are 0.651 / 0.401 / 0.410 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is
+    furthest behind on TEP (0.666, 0.974) and SKAB (0.724, 0.945).
 
     Parameters
     ----------
