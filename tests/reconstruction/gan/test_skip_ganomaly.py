@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from genad import Training, Windowed
+from genad import Ensemble, Training, Windowed
 from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.nn.conv import UNet
@@ -71,8 +71,10 @@ def test_what_is_no_image_is_refused():
     with pytest.raises(InputError, match="image"):
         SkipGANomaly().fit(np.zeros((40, 3)))
     series = Windowed(SkipGANomaly(training=Training(updates=2)), window=8)
-    with pytest.raises(InputError, match="Take GANomaly"):
+    with pytest.raises(InputError, match="skip_ganomaly takes image data, not windows"):
         series.fit(np.random.default_rng(0).normal(size=(60, 2)))
+    with pytest.raises(InputError, match="Take GANomaly"):
+        Ensemble(SkipGANomaly(training=Training(updates=2)), n=2).fit(np.random.default_rng(0).normal(size=(60, 3)))
 
 
 @pytest.mark.parametrize(
