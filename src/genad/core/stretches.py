@@ -103,14 +103,12 @@ class Stretch:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map a batch that holds the members' rows in turn."""
-        given = self.values() if self.merged is None else [self.merged.whole]
+        given = self._values() if self.merged is None else [self.merged.whole]
         mapped: Tensor = _Run.apply(x, self, *given)
         return mapped
 
-    def values(self) -> list[Tensor | None]:
+    def _values(self) -> list[Tensor | None]:
         """Return weights and biases in turn, None for a bias that is not there."""
-        if self.merged is not None:
-            return self.merged.values
         return [value for layer in self.layers for value in (layer.weight, layer.bias)]
 
     def parameters(self) -> list[nn.Parameter]:
@@ -119,7 +117,7 @@ class Stretch:
 
     def merge(self) -> nn.Parameter:
         """Move the parameters into one tensor, and return it."""
-        values = self.values()
+        values = self._values()
         whole = nn.Parameter(torch.cat([value.detach().flatten() for value in values if value is not None]))
         gradient = torch.zeros_like(whole)
 
@@ -215,11 +213,11 @@ class _Run(torch.autograd.Function):
         saved, given = ctx.saved_tensors[: count + 1], ctx.saved_tensors[count + 1 :]
         merged = stretch.merged
         values: Any = given
+        found: Any
         if merged is None:
-            found: list[Any] = [None if v is None else torch.empty_like(v) for v in given]
-            adds = False
+            found, adds = [None if value is None else torch.empty_like(value) for value in given], False
         else:
-            values, found, adds = merged.values, list(merged.gradients), not stretch.writes()
+            values, found, adds = merged.values, merged.gradients, not stretch.writes()
         shape = gradient.shape[:-1]
         gradient = gradient.reshape(saved[-1].shape)
         for k in reversed(range(count)):

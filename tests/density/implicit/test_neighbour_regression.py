@@ -56,6 +56,18 @@ def test_missing_values_choose_no_neighbours_and_are_filled_by_them():
     assert float(out.score) < 0.1
 
 
+def test_a_missing_value_is_predicted_from_all_that_are_observed():
+    rng = np.random.default_rng(0)
+    memory = rng.normal(size=(50, 4)).astype(np.float32)
+    x = rng.normal(size=4).astype(np.float32)
+    detector, net = fitted(memory, neighbours=50, bandwidth=0.7)
+    batch = Batch(torch.from_numpy(x)[None] * torch.tensor([1.0, 1, 1, 0]), torch.tensor([[True, True, True, False]]))
+    restored = detector.infer(net, batch, frozenset({"restored"})).restored[0]
+    # The observed ones from the two others, the missing one from all three.
+    np.testing.assert_allclose(restored[:3], kernel_regression(memory[:, :3], x[:3], 0.7), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(restored[3], kernel_regression(memory, x, 0.7)[3], rtol=1e-4, atol=1e-5)
+
+
 def test_one_wrong_value_stands_alone():
     """The wrong value has the largest residual, and what it should be is restored."""
     rng = np.random.default_rng(0)
