@@ -3,7 +3,7 @@
 ``make demo`` runs this. The evaluation data are used when they are there (``GENAD_DATA``, or
 ``../shared/data``): network connections (NSL-KDD) and the metrics of an application server (ASD).
 Otherwise it takes real data that come with the libraries genad stands on: breast tumours
-(scikit-learn) and weekly share prices (plotly).
+(scikit-learn) and half a century of the countries of the world (plotly).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Task:
         Columns to learn from and to look at.
     labels : int array or None
         1 for the anomalies of ``data``, 0 for the rest; only compared with, never learnt from.
-    time : str or None
-        Column of the time stamps.
+    time, entity : str or None
+        Columns of the time stamps and of what each of several series belongs to.
     alpha : float
         False-alarm rate asked for; small data cannot attain a low one.
     window : int
@@ -64,6 +64,7 @@ class Task:
     data: dict[str, Any]
     labels: np.ndarray | None
     time: str | None = None
+    entity: str | None = None
     alpha: float = 0.01
     window: int = 32
 
@@ -137,30 +138,34 @@ def tumours() -> Task:
     )
 
 
-def shares() -> Task:
-    """Learn from the weekly changes of six shares in 2018; look at those of 2019."""
+def countries() -> Task:
+    """Learn from every other country of the world, by name; look at those in between."""
     from plotly import data
 
-    prices = data.stocks(return_type="pyarrow")
-    weeks = np.asarray(prices.column("date").to_pylist(), "datetime64[D]")
-    names = [name for name in prices.column_names if name != "date"]
-    change = {name: 100 * np.diff(np.log(prices.column(name).to_numpy())) for name in names}
-    cut = int((weeks[1:] < np.datetime64("2019-04-01")).sum())
-
-    def named(part: slice) -> dict[str, Any]:
-        return {"week": weeks[1:][part]} | {f"{k} change in %": v[part] for k, v in change.items()}
-
+    table = data.gapminder(return_type="pyarrow").sort_by([("country", "ascending"), ("year", "ascending")])
+    column = columns_of(table)
+    later = np.flatnonzero(column["country"][1:] == column["country"][:-1]) + 1
+    grown = {name: np.log(column[name][later] / column[name][later - 1]) for name in ("pop", "gdpPercap")}
+    changes = {
+        "country": column["country"][later],
+        "year": column["year"][later],
+        "life expectancy (years)": column["lifeExp"][later] - column["lifeExp"][later - 1],
+        "population (%)": 100 * np.expm1(grown["pop"]),
+        "income per head (%)": 100 * np.expm1(grown["gdpPercap"]),
+    }
+    place = np.unique(changes["country"], return_inverse=True)[1]
     return Task(
         name="series",
-        title="Weekly changes of six shares",
-        story=f"{cut} weeks to learn from, {len(weeks) - 1 - cut} to look at. It is short and "
-        "has no labels: it shows how a series is handled, not how well.",
-        train=named(slice(0, cut)),
-        data=named(slice(cut, None)),
+        title="Countries of the world, 1957 to 2007 (Gapminder)",
+        story="By how much life expectancy, population and income change in five years: 71 countries to learn "
+        "from, 71 others to look at. There are no labels, but wars and famines that are known.",
+        train={name: values[place % 2 == 1] for name, values in changes.items()},
+        data={name: values[place % 2 == 0] for name, values in changes.items()},
         labels=None,
-        time="week",
-        alpha=0.1,
-        window=4,
+        time="year",
+        entity="country",
+        alpha=0.02,
+        window=3,
     )
 
 
@@ -189,7 +194,7 @@ def run(task: Task, out: Path, console: Console, method: str | None = None) -> g
     write_table(task.train, folder / "train.csv")
     write_table(task.data | labelled, folder / "data.csv")
 
-    read = as_table if task.name == "table" else partial(as_series, time=task.time)
+    read = as_table if task.name == "table" else partial(as_series, time=task.time, entity=task.entity)
     train, data = read(task.train), read(task.data)
     begin = time.perf_counter()
     detector = make_detector(task, method).fit(train)
@@ -216,6 +221,7 @@ def run(task: Task, out: Path, console: Console, method: str | None = None) -> g
         console.print(Text(f"  {path}"), soft_wrap=True)
     options = " --labels label" if labelled else ""
     options += f" --time {task.time}" if task.time else ""
+    options += f" --entity {task.entity}" if task.entity else ""
     command = f"genad detect {folder / 'data.csv'} --train {folder / 'train.csv'}{options}"
     console.print(Text(f"The same from the command line:\n  {command}\n"), soft_wrap=True)
     return found
@@ -230,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
     console = Console(width=100 if not os.isatty(1) else None)
     data = Path(os.environ.get("GENAD_DATA", ROOT.parent / "shared" / "data"))
     tasks: list[Task] = []
-    for make, spare in ((network_connections, tumours), (server_metrics, shares)):
+    for make, spare in ((network_connections, tumours), (server_metrics, countries)):
         try:
             tasks.append(make(data))
         except FileNotFoundError:

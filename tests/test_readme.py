@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import genad
 from genad.cli.catalog import parameters
@@ -156,6 +157,21 @@ def test_demo_writes_what_it_names(with_data, tmp_path, monkeypatch, capsys, req
             path = tmp_path / "demo" / kind / name
             assert path.stat().st_size > 100
             assert str(path) in said
+
+
+def test_demo_finds_what_history_knows_without_evaluation_data(tmp_path):
+    script = runpy.run_path(str(ROOT / "examples" / "demo.py"), run_name="demo")
+    task = script["countries"]()
+    detections = script["run"](task, tmp_path, Console(quiet=True))
+    flagged = {
+        (str(country), int(year))
+        for country, year in zip(
+            detections.entity[detections.is_anomaly], detections.time[detections.is_anomaly], strict=True
+        )
+    }
+    known = {("Cambodia", 1977), ("China", 1962), ("Bosnia and Herzegovina", 1997), ("Somalia", 1992)}
+    assert known <= flagged
+    assert len(flagged) < 0.05 * len(detections.scores)
 
 
 def test_generated_sections_of_the_readme_are_up_to_date():
