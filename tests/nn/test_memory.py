@@ -39,9 +39,19 @@ def test_hard_cases_equal_brute_force(seed, k, scale, offset, levels):
     bank = scale * rng.integers(0, levels, size=(40, 3)) + offset
     queries = np.concatenate([bank[:5], bank[5:9] + scale * rng.normal(size=(4, 3))])
     expected = np.sort(cdist(queries, bank))[:, :k]
-    found = nearest_distances(torch.from_numpy(queries), torch.from_numpy(bank), k).numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
-    assert (found[:5, 0] == 0).all()
+    distance, index = nearest_neighbors(torch.from_numpy(queries), torch.from_numpy(bank), k)
+    np.testing.assert_allclose(distance.numpy(), expected, rtol=1e-9)
+    assert (distance[:5, 0] == 0).all()
+    assert all(len(set(rows)) == k for rows in index.tolist())
+
+
+def test_rows_at_equal_distance_are_named_once_each():
+    # On a sphere only rounding tells which row is nearer, and a product and differences round differently.
+    sphere = np.random.default_rng(0).normal(size=(200, 7))
+    bank = torch.from_numpy(sphere / np.linalg.norm(sphere, axis=1, keepdims=True))
+    for k in range(1, 40):
+        index = nearest_neighbors(torch.zeros(1, 7, dtype=torch.float64), bank, k)[1]
+        assert len(set(index[0].tolist())) == k
 
 
 def test_one_tiny_coordinate_beside_a_huge_one_is_resolved():

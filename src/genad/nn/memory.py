@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from genad.errors import InputError
 
 MARGIN = 8  # candidates kept beyond k before the exact comparison
+_NOBODY = -1  # in the place of a candidate that is not needed
 
 
 def nearest_distances(queries: Tensor, bank: Tensor, k: int, chunk: int = 1 << 22, p: float = 2) -> Tensor:
@@ -98,7 +99,7 @@ def nearest_neighbors(
         with torch.no_grad():
             index = select(part.detach().double(), wide, centre, k, max(1, chunk // rows), p)
         difference = part.unsqueeze(1).double() - bank[index].double()
-        distance = torch.linalg.vector_norm(difference, ord=p, dim=-1)
+        distance = torch.linalg.vector_norm(difference, ord=p, dim=-1).masked_fill(index == _NOBODY, torch.inf)
         distance, order = distance.sort(dim=1)
         distances.append(distance[:, :k].to(dtype))
         indices.append(index.gather(1, order[:, :k]))
@@ -128,7 +129,7 @@ def _direct(part: Tensor, bank: Tensor, centre: Tensor, k: int, block: int, p: f
 
 
 def _screen(part: Tensor, bank: Tensor, centre: Tensor, k: int, block: int, p: float) -> Tensor:
-    """Row numbers of candidates that hold the ``k`` nearest in Euclidean distance."""
+    """Row numbers of candidates that hold the ``k`` nearest in Euclidean distance, each once."""
     keep = k + MARGIN
     query = part - centre
     square = query.square().sum(1, keepdim=True)
@@ -151,8 +152,7 @@ def _screen(part: Tensor, bank: Tensor, centre: Tensor, k: int, block: int, p: f
     if bool(unsure.any()):
         sure = _direct(part[unsure], bank, centre, k, block, p)
         index[unsure, :k] = sure
-        # the refinement sorts all candidates: repeat one so that none is counted twice
-        index[unsure, k:] = sure[:, -1:].expand(-1, MARGIN)
+        index[unsure, k:] = _NOBODY
     return index
 
 
