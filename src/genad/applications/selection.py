@@ -37,7 +37,6 @@ CANDIDATES: dict[Kind, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("nearest_memory", {"neighbours": 5}),
         ("ppca", {}),
         ("denoising_autoencoder", {}),
-        ("table_committee", {"weight": 0.5}),
         ("flow", {}),
         ("vae", {}),
         ("autoencoder", {}),
@@ -55,6 +54,9 @@ CANDIDATES: dict[Kind, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("vae", {}),
     ),
 }
+
+# Standard errors that a candidate has to be ahead of the default by, when groups were left out.
+_AHEAD = 0.5
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,13 +112,14 @@ def select(
     and dependency anomalies (:class:`~genad.synthesis.TabularAnomalies`), for series points, global and contextual,
     unusual shapes, seasons and trends (:class:`~genad.synthesis.SeriesTaxonomy`) and pieces of other times
     (:class:`~genad.synthesis.CutAddPaste`). Candidates learn from the rest; what counts is the AUROC by which each
-    tells the anomalies from the normals, every kind of anomaly the same. Where the rows of a table fall into groups,
-    candidates also learn without one of them, up to three times, and have to tell it from the held-out rest: what is
-    left out counts one half, what is made up the other. When the budget does not pay the full training of all,
-    fewer groups are left out, and candidates are trained in up to three rounds, on part of the data first, of which
-    the better half goes on.
-    The default stays in the race throughout, and is kept unless another one is ahead by more than the standard error
-    of the comparison, times ``sqrt(2 log m)`` when there are m others, for the best of many is ahead by chance alone.
+    tells the anomalies from the normals, every kind of anomaly the same. The data are also cut into groups, of similar
+    rows or of similar pieces of a series, and candidates learn without one of them, up to six times for a table and
+    three for a series, and have to tell it from the held-out rest: what is left out counts one half, what is made up
+    the other. When the budget does not pay the full training of all, fewer groups are left out, and candidates are
+    trained in up to three rounds, on part of the data first, of which the better half goes on.
+    The default stays in the race throughout, and is kept unless another one is ahead of it by more than half the
+    standard error of the comparison; where no groups are left out, and made-up anomalies decide alone, by more than the
+    standard error times ``sqrt(2 log m)`` when there are m others, for the best of many is ahead by chance alone.
 
     Parameters
     ----------
@@ -170,7 +173,7 @@ def select(
     >>> X = rng.normal(size=(400, 2)) @ rng.normal(size=(2, 8)) + 0.01 * rng.normal(size=(400, 8))
     >>> chosen = select(X, budget="3000 updates", candidates=["ppca"])
     >>> chosen.method, chosen.kinds
-    ('ppca', ('local', 'global', 'cluster', 'dependency'))
+    ('table_committee', ('local', 'global', 'cluster', 'dependency', 'unseen group 1'))
     """
     begin = time.perf_counter()
     limits = Budget.parse(budget)
@@ -291,9 +294,10 @@ def _kept(
 def _decided(
     default: Entrant, finalists: list[Entrant], race: Race, entrants: list[Entrant], begin: float
 ) -> Selection:
-    """Take the best finalist that is ahead of the default by more than chance, or else the default."""
+    """Take the best finalist that is clearly ahead of the default, or else the default."""
     assert default.marks is not None  # noqa: S101 - finalists were judged, and the default is one of them
-    best, lead, margin = default, (0.0, 0.0), errors_ahead(len(entrants) - 1)
+    kinds = race.kinds
+    best, lead, margin = default, (0.0, 0.0), errors_ahead(len(entrants) - 1, kinds)
     ranked = sorted(finalists, key=lambda entrant: -entrant.score)
     for entrant in ranked:
         if entrant is default or entrant.marks is None or entrant.score <= default.score:
@@ -302,11 +306,10 @@ def _decided(
         if ahead > margin * error:
             best, lead = entrant, (ahead, error)
             break
-    kinds = race.kinds
     compared = f"on {_said(kinds)}"
     if best is default:
         first = ranked[0]
-        reason = f"the default, for none of {len(finalists) - 1} others is ahead of it by more than chance {compared}"
+        reason = f"the default, for none of {len(finalists) - 1} others is clearly ahead of it {compared}"
         if first is not default and first.marks is not None:
             ahead, error = difference(first.marks, default.marks)
             reason += f"; {first.label} comes nearest, {ahead:+.3f} mean AUROC with a standard error of {error:.3f}"
@@ -333,14 +336,19 @@ def _said(kinds: Sequence[str]) -> str:
     return f"{len(made)} kinds of made-up anomalies ({', '.join(made)}){unseen}"
 
 
-def errors_ahead(others: int) -> float:
-    """Return by how many standard errors one of several others has to be ahead: as far as chance takes the best one.
+def errors_ahead(others: int, kinds: Sequence[str]) -> float:
+    """Return by how many standard errors one of several others has to be ahead of the default.
+
+    As far as chance takes the best of them, when all anomalies are made up: these say little of real ones. Groups that
+    were left out say more, and half an error keeps the default where nothing speaks against it.
 
     Examples
     --------
-    >>> errors_ahead(1), round(errors_ahead(10), 2)
-    (1.0, 2.15)
+    >>> errors_ahead(1, ["local"]), round(errors_ahead(10, ["local"]), 2), errors_ahead(10, ["local", "unseen group 1"])
+    (1.0, 2.15, 0.5)
     """
+    if any(kind.startswith(UNSEEN) for kind in kinds):
+        return _AHEAD
     return max(1.0, math.sqrt(2 * math.log(max(1, others))))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from genad.data.kinds import Kind
 from genad.data.series import Series
@@ -36,8 +36,8 @@ _SETTINGS: dict[str, tuple[dict[str, float], ...]] = {
 }
 # Half the steps of a made-up pattern; a slope that comes to three standard deviations over it.
 _RADIUS, _SLOPE = 10, 0.15
-# Steps to either side of an event that are not judged: windows that hold some of it rightly score high there.
-_GUARD = 16
+#: Steps to either side of an event that are not judged: windows that hold some of it rightly score high there.
+GUARD = 16
 #: How the kinds of anomaly begin that are groups of rows left out.
 UNSEEN = "unseen group"
 # What a standard deviation between kinds of anomaly takes off the mean AUROC.
@@ -63,8 +63,6 @@ class Trial:
         The normal units that each kind is compared with; modulo ``held`` they are the held-out units.
     grain : int
         How many neighbouring units say the same and so count as one.
-    groups : int array, optional
-        For rows that fall into groups the group of each, the held-out ones before those to learn from.
     """
 
     kind: Kind
@@ -74,7 +72,6 @@ class Trial:
     anomalous: dict[str, NDArray[np.int64]]
     beside: dict[str, NDArray[np.int64]]
     grain: int = 1
-    groups: NDArray[np.int64] | None = None
 
     @property
     def size(self) -> int:
@@ -134,16 +131,16 @@ def _of_table(X: Table, seed: int) -> Trial:
     held = min(round(_HELD * n), _MOST)
     learnt, source = X.take(np.sort(order[held:])), X.take(np.sort(order[:held]))
     fitted = TabularAnomalies().fit(learnt)
-    parts, beside, makers = [source], {}, {}
+    parts, normal, makers = [source], {}, {}
     for k, kind in enumerate(fitted.kinds_):
         makers[kind] = [copy.copy(fitted).set_params(kind=kind, **settings) for settings in _SETTINGS[kind]]
         if kind == "global" or fitted.mixture_ is None:
-            beside[kind] = np.arange(held)
+            normal[kind] = np.arange(held)
             continue
         # Rows of the same model without the anomaly, one for each held-out row: to tell a model's rows from observed
         # ones is no merit.
         drawn = makers[kind][0].normals(source, held, random_state=1000 * seed + 100 + k)
-        beside[kind] = len(parts) * held + np.arange(held)
+        normal[kind] = len(parts) * held + np.arange(held)
         parts.append(drawn.samples.take(np.argsort(drawn.sources)))
     anomalous, end = {}, len(parts) * held
     for k, kind in enumerate(fitted.kinds_):
@@ -152,13 +149,7 @@ def _of_table(X: Table, seed: int) -> Trial:
             parts.append(made.samples)
         anomalous[kind] = np.arange(end, end + _OF_A_KIND)
         end += _OF_A_KIND
-    groups = None
-    # Rows that hang together, by the criterion that chose the mixture, have no groups; k-means would still find some.
-    if fitted.mixture_ is not None and fitted.mixture_.size > 1:
-        numbers = [np.nan_to_num(fitted.form_.read(part)[0]) for part in (learnt, source)]
-        found = KMeans(fitted.mixture_.size, n_init=2, random_state=seed).fit(numbers[0])
-        groups = np.concatenate([found.predict(numbers[1]), found.labels_]).astype(np.int64)
-    return Trial(Kind.TABLE, learnt, stacked(parts), held, anomalous, beside, groups=groups)
+    return Trial(Kind.TABLE, learnt, stacked(parts), held, anomalous, normal)
 
 
 def stacked(parts: list[Table]) -> Table:
@@ -198,37 +189,44 @@ def _of_series(X: Series, seed: int) -> Trial:
         for kind in SeriesTaxonomy.KINDS
     }
     makers["paste"] = CutAddPaste(window=2 * _RADIUS, cut=_RADIUS)
-    versions, anomalous, beside = [source.values], {}, {}
+    versions, anomalous, normal = [source], {}, {}
     for k, (kind, maker) in enumerate(makers.items()):
         # As many events as leave half of the steps beside them to be judged as normal.
-        maker.set_params(ratio=maker.length() / (2 * (maker.length() + 2 * _GUARD)))
+        maker.set_params(ratio=maker.length() / (2 * (maker.length() + 2 * GUARD)))
         try:
             made = maker.fit(learnt).synthesize(source, random_state=1000 * seed + k)
         except InputError:
             continue
         first = len(versions) * len(held)
         marked = made.labels[source.order].astype(bool)
-        near = np.convolve(marked, np.ones(2 * _GUARD + 1), "same") > 0
-        anomalous[kind], beside[kind] = (first + np.flatnonzero(rows) for rows in (marked, ~near))
-        versions.append(made.samples.values)
-    kept = [kind for kind in anomalous if len(beside[kind]) >= _FEWEST]
+        near = np.convolve(marked, np.ones(2 * GUARD + 1), "same") > 0
+        anomalous[kind], normal[kind] = (first + np.flatnonzero(rows) for rows in (marked, ~near))
+        versions.append(replace(source, values=made.samples.values))
+    kept = [kind for kind in anomalous if len(normal[kind]) >= _FEWEST]
     if not kept:
         longest = int((source.segments[:, 1] - source.segments[:, 0]).max())
         raise InputError(
             f"X: the longest unbroken stretch of {longest} held-out steps has no room for anomalies; give more steps."
         )
-    bad, good = ({kind: units[kind] for kind in kept} for units in (anomalous, beside))
-    return Trial(Kind.SERIES, learnt, _beside(versions, source), len(held), bad, good, 2 * _RADIUS)
+    bad, good = ({kind: units[kind] for kind in kept} for units in (anomalous, normal))
+    return Trial(Kind.SERIES, learnt, beside(versions), len(held), bad, good, 2 * _RADIUS)
 
 
-def _beside(versions: list[NDArray[Any]], source: Series) -> Series:
-    """Return versions of one series as so many entities of one series."""
-    n = len(source)
-    values = np.concatenate(versions)
-    segments = np.concatenate([source.segments + k * n for k in range(len(versions))])
-    entity = np.repeat(np.arange(len(versions)), n)
-    original = values if isinstance(source.original, np.ndarray) else None
-    return Series(values, source.names, None, entity, segments, np.arange(len(values)), original=original)
+def beside(parts: Sequence[Series]) -> Series:
+    """Return series of the same channels as so many entities of one series.
+
+    Examples
+    --------
+    >>> from genad.data.series import as_series
+    >>> beside([as_series([1.0, 2.0]), as_series([3.0])]).segments.tolist()
+    [[0, 2], [2, 3]]
+    """
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    values = np.concatenate([part.values for part in parts])
+    segments = np.concatenate([part.segments + start for part, start in zip(parts, starts, strict=False)])
+    entity = np.repeat(np.arange(len(parts)), np.diff(starts))
+    original = values if isinstance(parts[0].original, np.ndarray) else None
+    return Series(values, parts[0].names, None, entity, segments, np.arange(len(values)), original=original)
 
 
 @dataclass(frozen=True)
