@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from genad.nn.spectrum import spectrum
+
 # Added to variances of scaled features, so that what never varies can be measured.
 _FLOOR = 1e-4
 
@@ -117,7 +119,7 @@ class PositionGaussian(nn.Module):
         scale = 1.0 / x.flatten(0, 1).std(0, correction=0).clamp_min(_FLOOR)
         within = (x - x.mean(0)) * scale
         k = min(components, channels)
-        _, axes = torch.linalg.eigh((within.flatten(0, 1).T @ within.flatten(0, 1)).double() / (n * positions))
+        _, axes = spectrum((within.flatten(0, 1).T @ within.flatten(0, 1)).double() / (n * positions))
         axes = axes.flip(1)[:, :k].float()
         # Contiguous, so that a loaded model multiplies in the same order.
         self.axes = (scale[:, None] * axes).contiguous()

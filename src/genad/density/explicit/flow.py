@@ -17,6 +17,7 @@ from genad.data.kinds import DENSE
 from genad.data.samples import Batch, Samples, everything
 from genad.errors import InputError
 from genad.nn import ACTIVATIONS, resolve
+from genad.nn.spectrum import spectrum
 
 # Principal components that the flow models; the rest of a larger sample is an isotropic Gaussian.
 _COMPONENTS = 64
@@ -263,13 +264,13 @@ class Flow(SampleMixin, DensityDetector):
         centre = x.mean(0)
         centred = x - centre
         if long:
-            values, left = torch.linalg.eigh(centred @ centred.T / n)
+            values, left = spectrum(centred @ centred.T / n)
             # The triangular factor drops out; directions without data are filled up orthogonally.
             spanned = torch.zeros(d, k, dtype=x.dtype)
             spanned[:, : min(n, k)] = centred.T @ left.flip(1)[:, :k]
             axes = torch.linalg.qr(spanned).Q
         else:
-            values, axes = torch.linalg.eigh(centred.T @ centred / n)
+            values, axes = spectrum(centred.T @ centred / n)
             axes = axes.flip(1)[:, :k]
         kept = torch.zeros(k, dtype=x.dtype)
         kept[: min(k, len(values))] = values.flip(0)[:k].clamp_min(0)

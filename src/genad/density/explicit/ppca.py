@@ -14,6 +14,7 @@ from genad.core.parameters import check_choice, check_number
 from genad.core.registry import Card, Family, register
 from genad.data.kinds import DENSE
 from genad.data.samples import Batch, Samples, everything
+from genad.nn.spectrum import spectrum
 
 # More samples sharpen the axes no further, and the cost of the decomposition grows with the square.
 _MOST_SAMPLES = 4000
@@ -63,11 +64,11 @@ class LinearGaussian(nn.Module):
         self.mean = x.mean(0).float()
         x = x - x.mean(0)
         if n < dimension:
-            values, vectors = torch.linalg.eigh(x @ x.T / n)
+            values, vectors = spectrum(x @ x.T / n)
             values = values.flip(0).clamp_min(0)
             axes = (vectors.flip(1).T @ x) / (values * n).clamp_min(1e-12).sqrt()[:, None]
         else:
-            values, vectors = torch.linalg.eigh(x.T @ x / n)
+            values, vectors = spectrum(x.T @ x / n)
             values, axes = values.flip(0).clamp_min(0), vectors.flip(1).T
         total = values.sum().clamp_min(1e-12)
         kept = min(int((values.cumsum(0) / total < keep).sum()) + 1, len(values))

@@ -16,6 +16,7 @@ from genad.density.implicit.likelihood_statistics import (
     LikelihoodStatistics,
 )
 from genad.nn.kernel_density import ProductKDE
+from genad.nn.spectrum import spectrum
 from genad.nn.support_vectors import SupportVectors
 
 # Directions in which standardised statistics vary less than this share count as dependent on the others.
@@ -50,7 +51,7 @@ class WhitenedSupportVectors(nn.Module):
         spread = vectors.std(0, correction=0)
         inverse = torch.where(spread > _DEPENDENT * self.centre.abs(), 1.0 / spread.clamp_min(1e-300), 0.0)
         rows = (vectors - self.centre) * inverse
-        values, turned = torch.linalg.eigh(rows.T @ rows / len(rows))
+        values, turned = spectrum(rows.T @ rows / len(rows))
         lengths = torch.where(values > _DEPENDENT, values.clamp_min(_DEPENDENT).rsqrt(), 0.0)
         self.axes = inverse[:, None] * turned * lengths
         self.machine.fit_one_class(self._whitened(vectors), nu)

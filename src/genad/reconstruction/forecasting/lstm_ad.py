@@ -16,6 +16,7 @@ from genad.core.windows import SeriesDetector
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples
 from genad.nn.forecast import RecurrentForecaster
+from genad.nn.spectrum import spectrum
 from genad.reconstruction.forecasting.errors import opening_gain, some_windows
 
 
@@ -163,7 +164,7 @@ class LSTMAD(SeriesDetector):
         level = covariance.diagonal().mean().clamp_min(1e-6)
         covariance = (1 - self.shrinkage) * covariance
         covariance.diagonal().add_(self.shrinkage * level)
-        values, vectors = torch.linalg.eigh(covariance)
+        values, vectors = spectrum(covariance)
         # The symmetric root, so that a whitened error still belongs to its channel.
         net.whiten.copy_(vectors @ torch.diag(values.clamp_min(1e-9).rsqrt()) @ vectors.T / size**0.5)
 

@@ -14,6 +14,7 @@ from genad.core.registry import Card, Family, register
 from genad.data.kinds import Kind
 from genad.data.log.adapter import FIRST_EVENT, PADDING, UNSEEN_EVENT
 from genad.data.samples import Batch, Samples, iterate
+from genad.nn.spectrum import spectrum
 from genad.representation.logs.session_detector import SessionDetector
 
 
@@ -137,7 +138,7 @@ class TemplateCountPCA(SessionDetector):
             total += counts.sum(0)
             squares += counts.T @ counts
         mean = total / n
-        values, vectors = torch.linalg.eigh(squares / n - torch.outer(mean, mean))
+        values, vectors = spectrum(squares / n - torch.outer(mean, mean))
         values = values.flip(0).clamp_min(0)
         share = values.cumsum(0) / values.sum().clamp_min(1e-12)
         kept = min(int((share < self.keep).sum()) + 1, len(values))
