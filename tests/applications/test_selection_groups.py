@@ -21,8 +21,8 @@ def clumps(n: int = 900, groups: int = 10, seed: int = 0) -> np.ndarray:
     return centres[np.arange(n) % groups] + np.random.default_rng(seed).normal(size=(n, 3))
 
 
-def rows_of(X) -> set[tuple[float, ...]]:
-    return {tuple(row) for row in (X.values if X.__class__.__name__ == "Series" else X.matrix)}
+def rows_of(table) -> set[tuple[float, ...]]:
+    return {tuple(row) for row in table.matrix}
 
 
 def test_a_group_left_out_is_never_learnt_and_is_all_that_counts_as_anomalous():
@@ -71,50 +71,10 @@ def test_rows_without_numbers_to_cut_have_no_groups(X):
     assert trials_without_a_group(make_trial(as_table(X), Kind.TABLE, 0), 0) == []
 
 
-def regimes(n: int = 3000) -> np.ndarray:
-    """Two channels that change between four ways of moving, every 150 steps."""
-    t, rng = np.arange(n), np.random.default_rng(0)
-    way = (t // 150) % 4
-    swing = np.array([0.2, 1.0, 0.2, 2.0])[way] * np.sin(t / 5)
-    level = np.array([0.0, 0.0, 6.0, 3.0])[way]
-    return np.c_[level + swing, level - swing] + 0.05 * rng.normal(size=(n, 2))
-
-
-def test_a_regime_left_out_is_never_learnt_and_is_judged_in_its_context():
-    X = regimes()
-    trial = make_trial(as_series(X), Kind.SERIES, 0)
-    found = trials_without_a_group(trial, 0)
-    assert [list(each.anomalous) for each in found] == [[f"{UNSEEN} {k}"] for k in (1, 2, 3)]
-    held = rows_of(trial.judged.take(np.arange(trial.held)))
-    for each in found:
-        ((name, odd),) = each.anomalous.items()
-        values = each.judged.values
-        assert rows_of(each.judged.take(np.arange(each.held))) == held
-        learnt = rows_of(each.learnt)
-        assert not learnt & {tuple(row) for row in values[odd]}
-        assert each.beside[name].max() < each.held
-        assert not set(each.beside[name].tolist()) & set(odd.tolist())
-        # Around what is left out stands what was learnt: a stretch is judged as a whole.
-        assert any(tuple(row) in learnt for row in values[each.held :])
-        assert each.grain == trial.grain
-
-
-def test_a_detector_that_knows_shapes_notices_a_regime_left_out(monkeypatch):
-    monkeypatch.setitem(selection.DEFAULTS, Kind.SERIES, "ppca")
-    chosen = select(regimes(), "series", budget="4000 updates", candidates=["nearest_memory"])
-    unseen = [kind for kind in chosen.kinds if kind.startswith(UNSEEN)]
-    assert len(unseen) == 3
-    by_name = {row["method"]: row["auroc"] for row in chosen.candidates}
-    assert np.mean([by_name["nearest_memory"][kind] for kind in unseen]) > 0.9
-
-
-def test_a_trial_too_short_for_somebody_is_no_comparison(monkeypatch):
-    monkeypatch.setitem(selection.DEFAULTS, Kind.SERIES, "ppca")
-    # Without one of the regimes no stretch is as long as such a window.
-    chosen = select(regimes(), "series", budget="4000 updates", candidates=[("ppca", {"window": 700})])
-    assert not any(kind.startswith(UNSEEN) for kind in chosen.kinds)
-    assert all(set(row["auroc"]) == set(chosen.kinds) for row in chosen.candidates)
-    assert chosen.candidates[0]["score"] is not None
+def test_series_have_no_groups():
+    t = np.arange(1500)
+    X = np.c_[np.sin(t / 6), np.cos(t / 6)] + 0.05 * np.random.default_rng(0).normal(size=(1500, 2))
+    assert trials_without_a_group(make_trial(as_series(X), Kind.SERIES, 0), 0) == []
 
 
 def marks(**auroc: float) -> Marks:

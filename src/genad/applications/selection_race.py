@@ -107,7 +107,7 @@ class Race:
 
     def _round(self, racing: list[Entrant], share: float) -> list[Entrant] | None:
         """Train and judge each; None when the clock ran out. The default comes first, or nothing does."""
-        found: list[tuple[Entrant, list[Marks | None]]] = []
+        found: list[tuple[Entrant, Marks]] = []
         parts = [trial.part(share, self.seed, LEAST) for trial in self.trials]
         for entrant in racing:
             begin = time.perf_counter()
@@ -115,35 +115,25 @@ class Race:
                 self.late = True
                 return None
             try:
-                first, *others = zip(self.trials, parts, strict=True)
-                judged: list[Marks | None] = [self._marks(entrant, *first, share)]
-                judged += [self._marks_if_any(entrant, *each, share) for each in others]
+                judged = [
+                    self._scores(entrant, trial, part, share) for trial, part in zip(self.trials, parts, strict=True)
+                ]
             except (InputError, TrainingError) as error:
                 if entrant is racing[0]:
                     raise
                 entrant.note = f"failed: {error}"
-            else:
-                found.append((entrant, judged))
+                continue
             finally:
                 entrant.seconds += time.perf_counter() - begin
-        # A trial that is too small for somebody's windows is no comparison.
-        able = [all(marks is not None for marks in column) for column in zip(*(m for _, m in found), strict=True)]
-        self.trials = [trial for trial, usable in zip(self.trials, able, strict=True) if usable]
+            if all(np.isfinite(scores).all() for scores in judged):
+                each = (Marks.of(scores, trial) for scores, trial in zip(judged, self.trials, strict=True))
+                found.append((entrant, reduce(or_, each)))
+            else:
+                entrant.note = "failed: scores that are not finite"
         # Marks are handed out together, so that those of an unfinished round are never compared with older ones.
-        for entrant, judged in found:
-            entrant.marks = reduce(or_, (marks for marks, usable in zip(judged, able, strict=True) if marks and usable))
-            entrant.share, entrant.round = share, self.rounds + 1
+        for entrant, marks in found:
+            entrant.marks, entrant.share, entrant.round = marks, share, self.rounds + 1
         return [entrant for entrant, _ in found]
 
-    def _marks_if_any(self, entrant: Entrant, trial: Trial, part: Any, share: float) -> Marks | None:
-        """Judge on a dispensable trial, unless it leaves too little to learn from."""
-        try:
-            return self._marks(entrant, trial, part, share)
-        except InputError:
-            return None
-
-    def _marks(self, entrant: Entrant, trial: Trial, part: Any, share: float) -> Marks:
-        scores = shortened(entrant.detector, share, trial.size, self.seed).fit(part).anomaly_score(trial.judged)
-        if not np.isfinite(scores).all():
-            raise InputError("scores that are not finite")
-        return Marks.of(scores, trial)
+    def _scores(self, entrant: Entrant, trial: Trial, part: Any, share: float) -> Any:
+        return shortened(entrant.detector, share, trial.size, self.seed).fit(part).anomaly_score(trial.judged)

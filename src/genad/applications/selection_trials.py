@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,8 +35,8 @@ _SETTINGS: dict[str, tuple[dict[str, float], ...]] = {
 }
 # Half the steps of a made-up pattern; a slope that comes to three standard deviations over it.
 _RADIUS, _SLOPE = 10, 0.15
-#: Steps to either side of an event that are not judged: windows that hold some of it rightly score high there.
-GUARD = 16
+# Steps to either side of an event that are not judged: windows that hold some of it rightly score high there.
+_GUARD = 16
 #: How the kinds of anomaly begin that are groups of rows left out.
 UNSEEN = "unseen group"
 # What a standard deviation between kinds of anomaly takes off the mean AUROC.
@@ -189,44 +188,37 @@ def _of_series(X: Series, seed: int) -> Trial:
         for kind in SeriesTaxonomy.KINDS
     }
     makers["paste"] = CutAddPaste(window=2 * _RADIUS, cut=_RADIUS)
-    versions, anomalous, normal = [source], {}, {}
+    versions, anomalous, beside = [source.values], {}, {}
     for k, (kind, maker) in enumerate(makers.items()):
         # As many events as leave half of the steps beside them to be judged as normal.
-        maker.set_params(ratio=maker.length() / (2 * (maker.length() + 2 * GUARD)))
+        maker.set_params(ratio=maker.length() / (2 * (maker.length() + 2 * _GUARD)))
         try:
             made = maker.fit(learnt).synthesize(source, random_state=1000 * seed + k)
         except InputError:
             continue
         first = len(versions) * len(held)
         marked = made.labels[source.order].astype(bool)
-        near = np.convolve(marked, np.ones(2 * GUARD + 1), "same") > 0
-        anomalous[kind], normal[kind] = (first + np.flatnonzero(rows) for rows in (marked, ~near))
-        versions.append(replace(source, values=made.samples.values))
-    kept = [kind for kind in anomalous if len(normal[kind]) >= _FEWEST]
+        near = np.convolve(marked, np.ones(2 * _GUARD + 1), "same") > 0
+        anomalous[kind], beside[kind] = (first + np.flatnonzero(rows) for rows in (marked, ~near))
+        versions.append(made.samples.values)
+    kept = [kind for kind in anomalous if len(beside[kind]) >= _FEWEST]
     if not kept:
         longest = int((source.segments[:, 1] - source.segments[:, 0]).max())
         raise InputError(
             f"X: the longest unbroken stretch of {longest} held-out steps has no room for anomalies; give more steps."
         )
-    bad, good = ({kind: units[kind] for kind in kept} for units in (anomalous, normal))
-    return Trial(Kind.SERIES, learnt, beside(versions), len(held), bad, good, 2 * _RADIUS)
+    bad, good = ({kind: units[kind] for kind in kept} for units in (anomalous, beside))
+    return Trial(Kind.SERIES, learnt, _beside(versions, source), len(held), bad, good, 2 * _RADIUS)
 
 
-def beside(parts: Sequence[Series]) -> Series:
-    """Return series of the same channels as so many entities of one series.
-
-    Examples
-    --------
-    >>> from genad.data.series import as_series
-    >>> beside([as_series([1.0, 2.0]), as_series([3.0])]).segments.tolist()
-    [[0, 2], [2, 3]]
-    """
-    starts = np.cumsum([0, *(len(part) for part in parts)])
-    values = np.concatenate([part.values for part in parts])
-    segments = np.concatenate([part.segments + start for part, start in zip(parts, starts, strict=False)])
-    entity = np.repeat(np.arange(len(parts)), np.diff(starts))
-    original = values if isinstance(parts[0].original, np.ndarray) else None
-    return Series(values, parts[0].names, None, entity, segments, np.arange(len(values)), original=original)
+def _beside(versions: list[NDArray[Any]], source: Series) -> Series:
+    """Return versions of one series as so many entities of one series."""
+    n = len(source)
+    values = np.concatenate(versions)
+    segments = np.concatenate([source.segments + k * n for k in range(len(versions))])
+    entity = np.repeat(np.arange(len(versions)), n)
+    original = values if isinstance(source.original, np.ndarray) else None
+    return Series(values, source.names, None, entity, segments, np.arange(len(values)), original=original)
 
 
 @dataclass(frozen=True)
