@@ -222,6 +222,9 @@ def run(task: Task, out: Path, console: Console, method: str | None = None) -> g
     options = " --labels label" if labelled else ""
     options += f" --time {task.time}" if task.time else ""
     options += f" --entity {task.entity}" if task.entity else ""
+    options += f" --window {task.window}" if task.time else ""
+    options += f" --method {method}" if method else ""
+    options += f" --alpha {task.alpha}" if task.alpha != Task.alpha else ""
     command = f"genad detect {folder / 'data.csv'} --train {folder / 'train.csv'}{options}"
     console.print(Text(f"The same from the command line:\n  {command}\n"), soft_wrap=True)
     return found

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 import genad
+from genad.cli import app
 from genad.cli.catalog import parameters
 from genad.core import registry
 from genad.data.io import write_table
@@ -152,6 +154,10 @@ def test_demo_writes_what_it_names(with_data, tmp_path, monkeypatch, capsys, req
     said = capsys.readouterr().out
     assert ("The evaluation data are not in" in said) == (not with_data)
     assert float(re.search(r"AUROC (\d\.\d+)", said)[1]) > 0.85
+    flagged = [re.sub(r"\s+", " ", found) for found in re.findall(r"\d+ of [\d,]+ [a-z ]+\s+flagged", said)]
+    for kind, line in zip(("table", "series"), re.findall(r"^\s*(genad detect .*)$", said, re.MULTILINE), strict=True):
+        result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--out", str(tmp_path / kind)])
+        assert flagged[kind == "series"] in re.sub(r"\s+", " ", result.output)
     for kind in ("table", "series"):
         for name in ("report.html", "scores.csv", "model.genad", "train.csv", "data.csv"):
             path = tmp_path / "demo" / kind / name
