@@ -258,7 +258,9 @@ class CSDIRestorer(DrawsMixin, SeriesImputer):
     of 210 steps 36 s of one busy processor. Some hundred updates are needed: on 480 steps of the waves, with windows of
     24 steps, the line was as good after 300. Flagged steps were left in place in the first three; where normal data
     drift, as on SKAB, many are flagged, and what is drawn then has less to go by. Settings were chosen with these
-    errors and shares in view, never with labels.
+    errors and shares in view, never with labels. On two recordings of each of seven sets AUROC / AP / VUS-PR are 0.730
+    / 0.450 / 0.479 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind on ASD
+    (0.504, 0.682) and NAB (0.458, 0.553).
 
     Parameters
     ----------
