@@ -250,17 +250,16 @@ class CSDIRestorer(DrawsMixin, SeriesImputer):
     **When it fails.** Every draw costs as many passes as there are strides, and every value is a token: it is the
     slowest of the restorers, and slow beyond some ten channels. A series of 20,000 x 10 took 26 s to fit, 30 s to score
     and 0.5 GiB. An anomaly much longer than ``span`` speaks for itself from both sides. What lasts longer than a window
-    is not seen. Where training was too short to learn a series, draws scatter around the straight line. On the last 30
-    % of 1,500 steps of normal data (one seed), spans of 8 steps hidden in half of the channels, the root mean squared
-    error of the median, in standard deviations of the channels, is 0.758 on SKAB and 0.222 on noisy waves; a straight
-    line's 0.861 and 0.425. Intervals of 80 % hold 79 % and 91 % of the hidden values. On 700 steps of an SMD machine
-    the error is 0.488, the line's 0.598, and 80 % are held; with its 38 channels the fit took 41 s and the restoration
-    of 210 steps 36 s of one busy processor. Some hundred updates are needed: on 480 steps of the waves, with windows of
-    24 steps, the line was as good after 300. Flagged steps were left in place in the first three; where normal data
-    drift, as on SKAB, many are flagged, and what is drawn then has less to go by. Settings were chosen with these
-    errors and shares in view, never with labels. On two recordings of each of seven sets AUROC / AP / VUS-PR are 0.730
-    / 0.450 / 0.479 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind on ASD
-    (0.504, 0.682) and NAB (0.458, 0.553).
+    is not seen. After too short a training draws scatter around the straight line. On the last 30 % of 1,500 steps of
+    normal data (one seed), spans of 8 steps hidden in half of the channels, the root mean squared error of the median,
+    in standard deviations of the channels, is 0.758 on SKAB and 0.222 on noisy waves; a straight line's 0.861 and
+    0.425. Intervals of 80 % hold 79 % and 91 % of the hidden values. On 700 steps of an SMD machine the error is 0.488,
+    the line's 0.598, and 80 % are held; with its 38 channels the fit took 41 s and the restoration of 210 steps 36 s.
+    Some hundred updates are needed: on 480 steps of the waves, with windows of 24 steps, the line was as good after
+    300. Flagged steps were left in place in the first three; where normal data drift, as on SKAB, many are flagged, and
+    what is drawn then has less to go by. Settings were chosen with these errors and shares in view, without labels. On
+    two recordings of each of seven sets AUROC / AP / VUS-PR are 0.730 / 0.450 / 0.479 on average, those of PCA of
+    windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind on ASD (0.504, 0.682) and NAB (0.458, 0.553).
 
     Parameters
     ----------
