@@ -145,13 +145,13 @@ def countries() -> Task:
     table = data.gapminder(return_type="pyarrow").sort_by([("country", "ascending"), ("year", "ascending")])
     column = columns_of(table)
     later = np.flatnonzero(column["country"][1:] == column["country"][:-1]) + 1
-    grown = {name: np.log(column[name][later] / column[name][later - 1]) for name in ("pop", "gdpPercap")}
+    now, before = ({name: values[rows] for name, values in column.items()} for rows in (later, later - 1))
     changes = {
-        "country": column["country"][later],
-        "year": column["year"][later],
-        "life expectancy (years)": column["lifeExp"][later] - column["lifeExp"][later - 1],
-        "population (%)": 100 * np.expm1(grown["pop"]),
-        "income per head (%)": 100 * np.expm1(grown["gdpPercap"]),
+        "country": now["country"],
+        "year": now["year"],
+        "life expectancy (years)": now["lifeExp"] - before["lifeExp"],
+        "population (%)": 100 * (now["pop"] / before["pop"] - 1),
+        "income per head (%)": 100 * (now["gdpPercap"] / before["gdpPercap"] - 1),
     }
     place = np.unique(changes["country"], return_inverse=True)[1]
     return Task(

@@ -158,14 +158,14 @@ def select(
     real anomalies is not found out, and anomalies in ``X`` count as normal. On the 14 ADBench tables (3 seeds) it
     takes another candidate than the default in 4 of 42 cases and is never behind it: mean AUROC/AP 0.9581/0.873, of
     always the default 0.9577/0.872, of always 5-NN 0.9537/0.858, of the candidate that labels would have chosen
-    0.9619/0.888. What is made up alone would choose badly there (0.941), and groups left out alone hardly better
-    (0.955): the order of the candidates by the first has nothing to do with the real one (mean rank correlation
-    0.00), by the second something (0.42), but they are seldom wrong together. The number of groups and the half
-    error were settled with these figures in sight. On one recording of each of seven sets of series the default is
-    kept every time: mean AUROC 0.837, always 3-NN 0.815, the oracle 0.898. In trials on eight to thirteen
-    recordings events of 20 and of 100 steps, levels, flat lines and noise among them, chose worse than always the
-    default, and so did regimes of a series that were left out. The defaults are hard to beat; what the table of
-    candidates does tell is which kinds of anomaly each of them sees.
+    0.9619/0.888. In a trial there what is made up alone would have chosen badly (0.941), and groups left out alone
+    little better (0.955): the order of the candidates by the first has nothing to do with the real one (mean rank
+    correlation 0.00), by the second something (0.42), but they are seldom wrong together. The number of groups and
+    the half error were settled with these figures in sight. On one recording of each of seven sets of series the
+    default is kept every time: mean AUROC 0.837, always 3-NN 0.815, the oracle 0.898. In trials on eight to
+    thirteen recordings events of 20 and of 100 steps, levels, flat lines and noise among them, chose worse than
+    always the default, and so did regimes of a series that were left out. The defaults are hard to beat; what the
+    table of candidates does tell is which kinds of anomaly each of them sees.
 
     Examples
     --------

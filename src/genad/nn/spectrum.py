@@ -41,6 +41,6 @@ def spectrum(matrix: Tensor) -> tuple[Tensor, Tensor]:
             raise
         from scipy.linalg import eigh
 
-        found = eigh(matrix.detach().double().cpu().numpy(), driver="evr")
+        found = eigh(matrix.detach().cpu().double().numpy(), driver="evr")
         values, vectors = (torch.from_numpy(each).to(matrix) for each in found)
     return values, vectors
