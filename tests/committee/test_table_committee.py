@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from genad import PPCA, Committee, NearestMemory, TableCommittee, Training
 from genad.committee.table_committee import NoisyDenoiser
-from genad.core.committee import Tail
+from genad.core.tail import LogLogistic, Tail
 from genad.data.samples import Batch
 from genad.errors import InputError
 
@@ -46,16 +46,43 @@ def test_a_tail_keeps_the_order_of_scores(sign):
     assert stats.kstest(tail(scores).numpy(), "expon").statistic < 0.05
 
 
-def test_the_score_is_the_weighted_mean_of_the_tails():
+def test_the_log_logistic_law_finds_its_own_shares():
+    scores = stats.fisk(c=3.0, scale=2.0).rvs(20_000, random_state=0)
+    law = LogLogistic()
+    law.fit(torch.from_numpy(scores))
+    probe = np.array([0.0, 0.5, 2.0, 6.0, 40.0])
+    expected = -stats.fisk(c=3.0, scale=2.0).logsf(probe)
+    np.testing.assert_allclose(law(torch.from_numpy(probe)), expected, rtol=0.05, atol=5e-3)
+
+
+def test_the_log_logistic_law_stays_finite():
+    for scores in ([0.0, 0.0, 0.0], [2.0], [1e-300, 1.0, 1e300], [0.0] * 50 + [1.0]):
+        law = LogLogistic()
+        law.fit(torch.tensor(scores, dtype=torch.float64))
+        values = law(torch.tensor([0.0, 1e-6, 1.0, 1e30, 1e300], dtype=torch.float64))
+        assert torch.isfinite(values).all()
+        assert (values >= 0).all()
+        assert (values.diff() >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("committee", "weights", "law"),
+    [
+        (Committee((PPCA(), NearestMemory()), weights=(1.0, 3.0)), (1.0, 3.0), Tail),
+        (TableCommittee(denoisers=2, training=Training(updates=20)), (1.0, 2.0, 1.0), LogLogistic),
+    ],
+    ids=["committee", "table_committee"],
+)
+def test_the_score_is_the_weighted_mean_of_the_tails(committee, weights, law):
     X = np.random.default_rng(0).normal(size=(600, 3))
-    committee = Committee((PPCA(), NearestMemory()), weights=(1.0, 3.0)).fit(X)
+    committee.fit(X)
     probe = np.random.default_rng(1).normal(size=(20, 3)) * 2
-    net = committee.net_
-    parts = []
-    for member, part, tail in zip(committee.members_, net.members, net.tails, strict=True):
-        batch = committee._ingest(probe, reset=False).samples.stretch(0, 20)
-        parts.append(tail(member.infer(part, batch, frozenset()).score).numpy())
-    np.testing.assert_allclose(committee.anomaly_score(probe), (parts[0] + 3 * parts[1]) / 4, rtol=1e-6)
+    batch = committee._ingest(probe, reset=False).samples.stretch(0, 20)
+    net, expected = committee.net_, 0.0
+    for member, part, tail, weight in zip(committee.members_, net.members, net.tails, weights, strict=True):
+        assert type(tail) is law
+        expected = expected + weight * tail(member.infer(part, batch, frozenset()).score.detach()).numpy()
+    np.testing.assert_allclose(committee.anomaly_score(probe), expected / sum(weights), rtol=1e-5)
 
 
 class _Half(torch.nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from genad.core.detector import Detector
 from genad.core.inference import Inference, Want
 from genad.core.registry import Card, Family, register
-from genad.core.tail import Tail
+from genad.core.tail import LogLogistic, Tail
 from genad.core.training import TrainingReport
 from genad.core.windows import check_inner, inner_detector
 from genad.data.kinds import DENSE
@@ -26,15 +26,18 @@ _REFERENCE = 4000
 class CommitteeNet(nn.Module):
     """The members' networks and the tails of their scores."""
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    def __init__(self, members: Sequence[nn.Module], law: type[Tail | LogLogistic] = Tail) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.tails = nn.ModuleList(Tail() for _ in members)
+        self.tails = nn.ModuleList(law() for _ in members)
 
 
 @dataclass(eq=False, repr=False)
 class CommitteeBase(Detector):
     """Base of committees: subclasses say who sits on them, and with what weight."""
+
+    #: How the rarity of a member's score is judged.
+    law: ClassVar[type[Tail | LogLogistic]] = Tail
 
     stackable = False
 
@@ -59,7 +62,7 @@ class CommitteeBase(Detector):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Build every member's network."""
-        return CommitteeNet([member.build(shape) for member in self.members_])
+        return CommitteeNet([member.build(shape) for member in self.members_], self.law)
 
     def optimise(self, net: Any, samples: Samples) -> TrainingReport:
         """Train the members in turn, then learn how rare their scores are on training samples."""
