@@ -88,7 +88,9 @@ class TableCommittee(CommitteeBase):
     so expect a little less elsewhere. The regression brought 0.001 / 0.004; a flow, an energy model, VAEs or memories
     of otherwise scaled rows as further members brought nothing. The law brought 0.0005 / 0.001 over the counted tails
     of :class:`~genad.Committee`, at every weight that was tried; committees of a flow, autoencoders, an energy model,
-    DTE and a memory lost 0.001 / 0.004 by it in a trial (one seed), and keep theirs.
+    DTE and a memory lost 0.001 / 0.004 by it in a trial (one seed), and keep theirs. On data that it was not chosen
+    on it changed little: ECG beats 0.9921 / 0.9856 before, 0.9926 / 0.9845 with it, network flows 0.9621 / 0.9634
+    and 0.9626 / 0.9636, features of product images 0.788 / 0.713 and 0.784 / 0.708.
 
     **When it fails.** Tables of very many irrelevant features; anomalies that are frequent in the training data; more
     than about a million rows to score in a hurry, because every row is compared with the memory.
