@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import genad
 from genad import Autoencoder, Training
 from genad.core.calibration import Conformal
 from genad.core.loop import IndexStream, TrainingLoop
@@ -263,6 +264,42 @@ def test_early_stopping_returns_the_best_weights():
     torch.testing.assert_close(net.left.weight, seen[2])
     assert report.samples == 90
     assert report.updates < 1000
+
+
+def test_early_stopping_leaves_no_phase_out():
+    net = Point()
+    judged = []
+
+    def stuck(net, batch):
+        if not net.training:
+            judged.append("stuck")
+        return 0 * net.left.weight.sum()
+
+    def learns(net, batch):
+        if not net.training:
+            judged.append("learns")
+            return torch.tensor(1.0)
+        return (net.right.weight[0] - TARGET).square().sum()
+
+    phases = [Phase("stuck", stuck, ("left",), stop=0.5), Phase("learns", learns, ("right",), start=0.5)]
+    report = loop(net, phases, updates=400, batch_size=10, patience=3).run(samples(100))
+    assert report.stopped == "early"
+    assert 200 < report.updates < 400
+    assert set(judged) == {"learns"}
+    assert float(net.right.weight.abs().sum()) > 0
+
+
+@pytest.mark.filterwarnings("ignore::genad.errors.GenadWarning")
+@pytest.mark.parametrize(("method", "part"), [("scae_svm", "layer1"), ("mpdr", "model"), ("f_ano_gan", "encoder")])
+def test_patience_leaves_the_later_parts_of_methods_trained(method, part):
+    X = np.random.default_rng(0).normal(size=(400, 6))
+    nets = [
+        genad.create(method, random_state=0, training=Training(updates=updates, patience=patience)).fit(X).net_
+        for updates, patience in ((1, 0), (120, 1))
+    ]
+    before, after = (dict(net.named_parameters()) for net in nets)
+    moved = [name for name in before if name.startswith(part) and not torch.equal(before[name], after[name])]
+    assert moved, list(before)
 
 
 def test_too_few_samples_are_not_held_out():

@@ -19,7 +19,7 @@ from genad.core.checkpoint import pack_optimizer, unpack_optimizer
 from genad.core.folding import Folded
 from genad.core.progress import Progress
 from genad.core.stacking import Looped, Members, Stacked, call, parameters_of
-from genad.core.training import Phase, Training, TrainingReport
+from genad.core.training import Phase, Training, TrainingReport, last_stage
 from genad.data.samples import Batch, Samples, Subset, everything
 from genad.errors import InputError, ModelFileError, TrainingError
 from genad.tensor_files import read_tensors, write_tensors
@@ -185,6 +185,7 @@ class TrainingLoop:
         total = training.total_updates(n)
         per_round = max(math.ceil(n / size), math.ceil(total / _ROUNDS))
         stream = IndexStream(n, size, self.seed, self.members, self.device)
+        begins, watched = last_stage(self.phases, total)
         path = None if training.checkpoint is None else Path(training.checkpoint)
         fingerprint = self._fingerprint(n, total, samples.shape)
         noise = self._resume(path, fingerprint) if path is not None and path.exists() else None
@@ -221,7 +222,7 @@ class TrainingLoop:
                 mean = self._read(sums, counts)
                 bar.update(self.step, mean)
                 whole = self.step == end
-                if whole and held_out is not None and self._no_better(held_out):
+                if whole and held_out is not None and self.step > begins and self._no_better(held_out, watched):
                     report.stopped = "early"
                     break
                 if interrupt.asked:
@@ -317,11 +318,11 @@ class TrainingLoop:
             held = Batch(held.x.expand(self.members, *held.x.shape), mask)
         return Subset(samples, order[share:].sort().values), held
 
-    def _no_better(self, held_out: Batch) -> bool:
+    def _no_better(self, held_out: Batch, watched: Phase) -> bool:
         self.net.eval()
         torch.manual_seed(self.seed)
         # Some losses differentiate inside (score matching), so gradients are not switched off here.
-        loss = float(call(self.net, self.phases[0].loss, held_out).detach()) / self.members
+        loss = float(call(self.net, watched.loss, held_out).detach()) / self.members
         self.net.train()
         self.history.setdefault("held_out", []).append(loss)
         if loss < self.best_loss:

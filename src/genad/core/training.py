@@ -53,6 +53,9 @@ class Training:
         Decay of the exponential moving average of the weights that is kept at the end; 0 turns it off.
     patience : int, optional
         Rounds without a better held-out loss after which training stops and the best weights return; 0 turns it off.
+        Phases that follow each other all get their turn: the loss is that of the first phase that runs to the end, and
+        only its part of the training is cut short. Losses of a game between networks, of samples held against made
+        ones, or whose weights change in training need not fall while a model gets better: give these no patience.
     validation : float, optional
         Share of the training samples held out for ``patience``.
     precision : {"float32", "bfloat16"}, optional
@@ -202,6 +205,24 @@ class Phase:
     def active(self, step: int, total: int) -> bool:
         """Say whether the phase runs at ``step`` of ``total``."""
         return step % self.every == 0 and self.start * total <= step < self.stop * total
+
+
+def last_stage(phases: Sequence[Phase], total: int) -> tuple[int, Phase]:
+    """Return the update of ``total`` from which on no phase begins or ends, and the first phase that then runs.
+
+    Early stopping watches that phase alone: a pretraining that gets no better is no reason to leave out what follows.
+
+    Examples
+    --------
+    >>> phases = [Phase("pretraining", len, stop=0.25), Phase("training", len, start=0.25)]
+    >>> begin, phase = last_stage(phases, 200)
+    >>> begin, phase.name
+    (50, 'training')
+    """
+    edges = {math.ceil(share * total) for phase in phases for share in (phase.start, phase.stop)}
+    begin = max(edge for edge in {0, *edges} if edge < total)
+    running = (phase for phase in phases if phase.start * total <= begin < phase.stop * total)
+    return begin, next(running, phases[0])
 
 
 def moderate_batch(shape: Sequence[int]) -> int:
