@@ -80,6 +80,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reconstruction.autoencoder.autoencoder": ["Autoencoder", "DenoisingAutoencoder"],
         "reconstruction.autoencoder.dagmm": ["DAGMM"],
         "reconstruction.autoencoder.dbls_ae": ["BroadDenoisingEnsemble"],
+        "reconstruction.autoencoder.enc_dec_ad": ["EncDecAD"],
         "reconstruction.autoencoder.mem_stream": ["MemStream"],
         "reconstruction.autoencoder.memae": ["MemAE"],
         "reconstruction.autoencoder.meter": ["METER"],

@@ -16,11 +16,10 @@ from genad.core.windows import SeriesDetector
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples
 from genad.nn.forecast import RecurrentForecaster
-from genad.nn.spectrum import spectrum
-from genad.reconstruction.forecasting.errors import opening_gain, some_windows
+from genad.reconstruction.forecasting.errors import ErrorGaussian, opening_gain, some_windows
 
 
-class LSTMADNet(nn.Module):
+class LSTMADNet(ErrorGaussian):
     """The forecaster, and the Gaussian of its errors.
 
     Parameters
@@ -31,23 +30,13 @@ class LSTMADNet(nn.Module):
         As in :class:`~genad.nn.forecast.RecurrentForecaster`; with l steps ahead error vectors have l * C values.
     """
 
-    mean: Tensor
-    whiten: Tensor
     gain: Tensor
 
     def __init__(self, shape: tuple[int, ...], hidden: int, layers: int, horizon: int) -> None:
-        super().__init__()
         steps, channels = shape
-        size = horizon * channels
+        super().__init__(horizon * channels)
         self.forecaster = RecurrentForecaster(channels, hidden, layers, horizon)
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("whiten", torch.eye(size))
-        self.register_buffer("gain", torch.ones(steps, size))
-
-    def deviation(self, errors: Tensor) -> Tensor:
-        """Return error vectors (..., l * C) less their mean and whitened, so that their squares add up to the score."""
-        centred: Tensor = errors - self.mean
-        return centred @ self.whiten
+        self.register_buffer("gain", torch.ones(steps, horizon * channels))
 
 
 @register(
@@ -156,17 +145,7 @@ class LSTMAD(SeriesDetector):
         _, errors = _errors(net, batch)
         seen = None if batch.mask is None else batch.mask.repeat(1, 1, self.horizon)
         net.gain.copy_(opening_gain(errors, seen))
-        last = errors[:, -1].double()
-        net.mean.copy_(last.mean(0))
-        centred = last - last.mean(0)
-        covariance = centred.T @ centred / len(last)
-        size = len(covariance)
-        level = covariance.diagonal().mean().clamp_min(1e-6)
-        covariance = (1 - self.shrinkage) * covariance
-        covariance.diagonal().add_(self.shrinkage * level)
-        values, vectors = spectrum(covariance)
-        # The symmetric root, so that a whitened error still belongs to its channel.
-        net.whiten.copy_(vectors @ torch.diag(values.clamp_min(1e-9).rsqrt()) @ vectors.T / size**0.5)
+        net.settle(errors[:, -1], self.shrinkage)
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score the steps of windows by the Gaussian; missing values have the mean error."""
