@@ -145,6 +145,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "synthesis.registry": ["create_synthesizer", "list_synthesizers"],
         "synthesis.cut_add_paste": ["CutAddPaste"],
         "synthesis.series_taxonomy": ["SeriesTaxonomy"],
+        "synthesis.table_stress": ["add_irrelevant_columns", "duplicate_anomalies", "flip_labels"],
         "synthesis.tabular_anomalies": ["TabularAnomalies"],
         "committee.image_committee": ["ImageCommittee"],
         "committee.series_committee": ["SeriesCommittee"],

@@ -69,7 +69,9 @@ class TabularAnomalies(RowSynthesizer):
     Notes
     -----
     When to use: to compare detectors of rows, or their settings, without labels, by kinds of anomaly; 0.1 to
-    0.9 s for a fit to 2,000 rows of 20 columns. What is made is best compared with :meth:`normals`.
+    0.9 s for a fit to 2,000 rows of 20 columns. What is made is best compared with :meth:`normals`. The paper's stress
+    tests are functions of their own: :func:`~genad.duplicate_anomalies`, :func:`~genad.add_irrelevant_columns` and
+    :func:`~genad.flip_labels`.
 
     When it fails: columns that do not depend on each other have no dependency anomalies, and what is made is normal.
     With ``share=1`` and many columns local anomalies are far off every normal row and tell no detectors apart. What
