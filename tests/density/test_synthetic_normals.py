@@ -136,6 +136,12 @@ def test_far_and_unusual_candidates_are_refused():
     assert facts["mixed"] == 0
 
 
+def test_with_far_at_one_only_what_is_further_than_every_normal_sample_is_refused():
+    found = {far: fit(make(far=far), rows(100)).synthesis_ for far in (0.5, 1.0)}
+    assert found[0.5]["drawn"] == found[1.0]["drawn"]
+    assert found[1.0]["too_far"] < 0.2 * found[0.5]["too_far"]
+
+
 def test_what_a_classifier_can_tell_apart_is_not_mixed_in():
     """Every one of these would pass alone: all on one side of the data, where real ones are as well."""
 
@@ -242,6 +248,7 @@ def test_a_saved_detector_keeps_what_was_found(tmp_path):
     ("settings", "said"),
     [
         ({"ratio": 1.5}, r"ratio: 1.5 was given; use a number in \(0, 1\]"),
+        ({"far": 1.1}, r"far: 1.1 was given; use a number in \[0, 1\]"),
         ({"near": 0.9, "far": 0.5}, r"near: 0.9 was given; use less than far, 0.5"),
         ({"distinguishable": 0.5}, r"distinguishable: 0.5 was given; use a number in \(0.5, 1\]"),
         ({"generator": PPCA()}, r"generator: PPCA\(\) was given; use a detector that can sample, for instance VAE\(\)"),

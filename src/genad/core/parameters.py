@@ -70,6 +70,20 @@ def check_span(owner: Any, name: str, most: float) -> None:
         raise InputError(f"{name}: {(low, high)!r} was given; use (low, high) with 0 < low <= high <= {most}.")
 
 
+def check_flag(owner: Any, *names: str) -> None:
+    """Refuse attributes of ``owner`` that are not ``True`` or ``False``.
+
+    Raises
+    ------
+    InputError
+        For the first one that is not.
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, bool):
+            raise InputError(f"{name}: {value!r} was given; use True or False.")
+
+
 def check_choice(owner: Any, name: str, accepted: Sequence[str]) -> None:
     """Refuse an attribute of ``owner`` that is not one of ``accepted``.
 

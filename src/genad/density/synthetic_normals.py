@@ -90,8 +90,8 @@ class SyntheticNormals(Detector):
     usual : float
         Quantile of the training scores below which a candidate must be scored, in (0, 1].
     near, far : float
-        Quantiles of the training samples' distances to their nearest others, in [0, 1): a candidate is no nearer to a
-        training sample than the one, and no further than the other.
+        Quantiles of the training samples' distances to their nearest others, 0 <= near < far <= 1: a candidate is no
+        nearer to a training sample than the one, and no further than the other.
     distinguishable : float
         AUC of the two-sample test from which on nothing is mixed in, in (0.5, 1].
 

@@ -243,6 +243,7 @@ class PromptDetector(Detector):
             rows = np.flatnonzero(labels.anomalous)
             every = np.full(len(labels.values), np.nan)
             every[rows] = self._run(Subset(samples, torch.from_numpy(rows))).scores
+        self._keep_anomalies(samples, labels, None if every is None else Answer(every))
         self._set_calibration(answer.scores, labels, every)
 
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:

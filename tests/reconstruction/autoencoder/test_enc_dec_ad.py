@@ -134,7 +134,12 @@ def test_a_break_is_found_named_and_restored(tmp_path):
 
 @pytest.mark.parametrize(
     ("params", "message"),
-    [({"hidden": 0}, "hidden: 0"), ({"shrinkage": 0.0}, "shrinkage: 0.0"), ({"shrinkage": 1.5}, "shrinkage: 1.5")],
+    [
+        ({"hidden": 0}, "hidden: 0"),
+        ({"shrinkage": 0.0}, "shrinkage: 0.0"),
+        ({"shrinkage": 1.5}, "shrinkage: 1.5"),
+        ({"forcing": 1}, "forcing: 1"),
+    ],
 )
 def test_parameters_are_checked(params, message):
     with pytest.raises(InputError, match=message):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from genad.core.calibration.alert_policy import AlertPolicy, PolicyOutcome
+from genad.core.calibration.alert_outcome import PolicyOutcome
+from genad.core.calibration.alert_policy import AlertPolicy
 from genad.core.calibration.conformal import (
     attainable_alpha,
     conformal_p_values,

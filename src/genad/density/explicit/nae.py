@@ -99,7 +99,8 @@ class NAE(TwoChains, EncodeMixin, SampleMixin, ReconstructionDetector):
     Notes
     -----
     The second phase has a tenth of the learning rate of the first. Energies count as means over the values of a
-    sample in the objective, and as sums in the chains, so that one step length suits samples of any size.
+    sample in the objective and in the chain of codes, and as sums in the chain of samples, so that one step length
+    suits samples of any size.
 
     Examples
     --------

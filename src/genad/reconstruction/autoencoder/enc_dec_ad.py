@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genad.core.inference import Inference, Want
-from genad.core.parameters import check_number, check_whole
+from genad.core.parameters import check_flag, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import Kind
@@ -135,6 +135,7 @@ class EncDecAD(StridedDetector):
         super()._check_parameters()
         check_whole(self, "hidden")
         check_number(self, "shrinkage", "(0, 1]")
+        check_flag(self, "forcing")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make both LSTMs."""

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from genad.core.inference import Inference, Want
-from genad.core.parameters import check_number, check_whole
+from genad.core.parameters import check_flag, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.runtime import isolated_rng
 from genad.core.stream import StreamDetector
 from genad.core.training import Phase, Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch, Samples, iterate
-from genad.errors import InputError, InputTypeError
+from genad.errors import InputError
 from genad.nn import FIFOMemory, mlp
 from genad.nn.evidential import DirichletHead, evidential_loss, uncertainties
 from genad.nn.hypernetwork import WeightShift, run_shifted
@@ -226,8 +226,7 @@ class METER(StreamDetector):
         check_number(self, "pseudo", "(0, 1)")
         check_number(self, "spare", "[0, 1)")
         check_number(self, "switch", "[0, inf)")
-        if not isinstance(self.update, bool):
-            raise InputTypeError(f"update: {self.update!r} was given; use True or False.")
+        check_flag(self, "update")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make all parts and the empty memory."""

@@ -128,12 +128,13 @@ class AnomalyTransformer(StridedDetector):
     Gaussian over the distance in time whose width each head learns for each step (prior). An anomaly finds nothing
     like itself far away, so that its attention stays near it and differs little from the prior. The symmetric
     divergence of the two, averaged over layers and heads, is the association discrepancy D. Training plays a minimax
-    game by two terms beside the reconstruction error, added up before one step of the optimiser:
+    game by two terms beside the mean squared error of the reconstruction, added up before one step of the optimiser:
 
-        - weight * D(series, prior held still) + weight * D(prior, series held still)
+        - weight / 2 * D(series, prior held still) + weight / 2 * D(prior, series held still)
 
     The first moves the attention away from a prior that it cannot move, the second moves the prior towards an
-    attention that it cannot move. A step is scored by:
+    attention that it cannot move. The authors add up two losses, each of which holds the error and one of the terms
+    with the full weight; this is half of their sum. A step is scored by:
 
         T * softmax_t(-temperature * D_t) * mean_c (x_tc - x_hat_tc)^2
 
@@ -160,7 +161,8 @@ class AnomalyTransformer(StridedDetector):
     layers : int
         Layers, at least 1. The paper has 3.
     weight : float
-        Weight of the discrepancy in training, at least 0.
+        Weight of the discrepancy in either of the authors' two losses, at least 0; half of it stands before each term
+        here, where the error counts once.
     temperature : float
         Sharpness of the softmax over the steps, at least 0; 0 leaves the error alone. The authors' program has 50.
 

@@ -8,12 +8,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genad.core.parameters import check_choice, check_number, check_whole
+from genad.core.parameters import check_choice, check_flag, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Training
 from genad.data.kinds import Kind
 from genad.data.samples import Batch
-from genad.errors import InputTypeError
 from genad.nn import DiagGaussianHead, gaussian_log_prob, kl_normal_normal
 from genad.reconstruction.vae.steps import Gaussian, PathVAE
 
@@ -185,8 +184,7 @@ class SISVAE(PathVAE):
         check_whole(self, "state")
         check_number(self, "smoothness", "[0, inf)")
         check_choice(self, "score_by", ("probability", "error"))
-        if not isinstance(self.online, bool):
-            raise InputTypeError(f"online: {self.online!r} was given; use True or False.")
+        check_flag(self, "online")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make the network, and fix the noise of the paths it will score with."""

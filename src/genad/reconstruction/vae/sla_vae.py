@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from genad.core.inference import Inference, Want
-from genad.core.parameters import check_number, check_whole
+from genad.core.parameters import check_flag, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.relearning import LabelMemory, RelearningDetector, drawn
 from genad.core.training import Phase, Training, TrainingReport
 from genad.data.kinds import Kind
 from genad.data.samples import ArraySamples, Batch, Samples, everything, iterate
-from genad.errors import InputTypeError
 from genad.nn import kl_to_standard_normal, mlp
 from genad.nn.control import PIController
 from genad.nn.window_tails import WindowTails
@@ -197,8 +196,7 @@ class SLAVAE(RelearningDetector):
         check_number(self, "divergence", "(0, inf)")
         check_number(self, "beta_min", "(0, inf)")
         check_whole(self, "latent")
-        if not isinstance(self.wide, bool):
-            raise InputTypeError(f"wide: {self.wide!r} was given; use True or False.")
+        check_flag(self, "wide")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """Make all parts."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from genad.core.parameters import check_choice, check_number, check_whole
+from genad.core.parameters import check_choice, check_flag, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.data.kinds import Kind
 from genad.data.log.adapter import embedded
@@ -183,8 +183,7 @@ class AESOP(PromptDetector):
         check_number(self, "epsilon", "(0, 0.5]")
         check_number(self, "step_seconds", "(0, inf)")
         check_choice(self, "distance", ("cosine", "mahalanobis"))
-        if not isinstance(self.reasoner, bool):
-            raise InputError(f"reasoner: {self.reasoner!r} was given; use True or False.")
+        check_flag(self, "reasoner")
         if isinstance(self.fallbacks, str) or not self.fallbacks or not all(isinstance(f, str) for f in self.fallbacks):
             raise InputError(f"fallbacks: {self.fallbacks!r} was given; use a list of at least one description.")
         if self.conservative > len(self.fallbacks):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genad.core.inference import Answer, Want
-from genad.core.parameters import check_choice, check_whole
+from genad.core.parameters import check_choice, check_flag, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.training import Phase, Training, TrainingReport
 from genad.data.adapters import Adapter, Loaded
@@ -177,8 +177,7 @@ class DABL(PromptDetector):
         check_whole(self, "width", "layers", "rank")
         if self.width % 8:
             raise InputError(f"width: {self.width!r} was given; use a multiple of 8.")
-        if not isinstance(self.causes, bool):
-            raise InputError(f"causes: {self.causes!r} was given; use True or False.")
+        check_flag(self, "causes")
         super()._check_parameters()
 
     def language_model(self) -> LanguageModel:

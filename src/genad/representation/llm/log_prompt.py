@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from genad.core.parameters import check_choice, check_whole
+from genad.core.parameters import check_choice, check_flag, check_whole
 from genad.core.registry import Card, Family, register
 from genad.data.kinds import Kind
 from genad.data.log.masking import mask
@@ -182,8 +182,7 @@ class LogPrompt(PromptDetector):
         check_choice(self, "score_by", ("auto", "log_odds", "label"))
         check_whole(self, "ceiling", "shots")
         check_whole(self, "retries", low=0)
-        if not isinstance(self.reasons, bool):
-            raise InputError(f"reasons: {self.reasons!r} was given; use True or False.")
+        check_flag(self, "reasons")
         for example in self.examples or ():
             if len(example) != 2 or not isinstance(example[0], str) or example[1] not in (0, 1):
                 raise InputError(

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from genad.core.inference import Inference, Want
 from genad.core.loop import TrainingLoop
-from genad.core.parameters import check_choice, check_number, check_whole
+from genad.core.parameters import check_choice, check_flag, check_number, check_whole
 from genad.core.registry import Card, Family, register
 from genad.core.runtime import isolated_rng
 from genad.core.training import Phase, Training
@@ -154,8 +154,7 @@ class DeepLog(SessionDetector):
         check_whole(self, "window", "candidates", "hidden", "layers", "embedding")
         check_choice(self, "score_by", ("max", "mean", "rank"))
         check_number(self, "hide", "[0, 1)")
-        if not isinstance(self.ends, bool):
-            raise InputError(f"ends: {self.ends!r} was given; use True or False.")
+        check_flag(self, "ends")
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:  # noqa: ARG002 - any length of session will do
         """Make a network for the vocabulary."""

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genad.core.parameters import check_flag
 from genad.core.registry import Card, Family, register
 from genad.data.adapters import Adapter
 from genad.data.kinds import Kind
 from genad.data.log.adapter import EmbeddingAdapter
 from genad.density.implicit.nearest_memory import NearestMemory
-from genad.errors import InputError
 from genad.representation.embedders import as_embedder
 from genad.representation.logs.session_detector import SessionDetector
 
@@ -81,8 +81,7 @@ class LineEmbedding(SessionDetector, NearestMemory):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if not isinstance(self.raw, bool):
-            raise InputError(f"raw: {self.raw!r} was given; use True or False.")
+        check_flag(self, "raw")
         as_embedder(self.embedder)
 
     def session_adapter(self) -> Adapter:

@@ -210,7 +210,7 @@ class LanguageSeriesDetector(SeriesDetector, PromptDetector):
     ) -> NDArray[np.float32]:
         """Return what the method expects, else each step as its usual neighbours before and after it let expect."""
         restored = windows.x.cpu().numpy().astype(np.float64)
-        ceiling = np.inf if known else np.quantile(self.calibration_scores_, _USUAL)
+        ceiling = np.inf if known else np.quantile(self._plain_scores(), _USUAL)
         for a, b in parts:
             odd = scores[a:b] > ceiling
             for c in range(values.shape[1]):
@@ -230,8 +230,8 @@ class LanguageSeriesDetector(SeriesDetector, PromptDetector):
                 DataWarning,
                 stacklevel=4,
             )
-            answer.scores[unjudged] = np.median(self.calibration_scores_)
-        return self._fill(answer, self.calibration_scores_)
+            answer.scores[unjudged] = np.median(self._plain_scores())
+        return self._fill(answer, self._plain_scores())
 
 
 def stretches(windows: WindowSamples) -> list[tuple[int, int]]:
