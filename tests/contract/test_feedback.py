@@ -27,7 +27,7 @@ def test_false_alarms_called_normal_are_less_of_an_alarm_until_that_is_forgotten
     assert (detector.p_value(case.wrap(told))[:6] >= ranks).all()
     for head in (d.head_ for d in getattr(detector, "detectors_", {"": detector}).values()):
         if head is not None:
-            assert (head.judge_labelled() < head.labelled[:, 0]).all()
+            assert (head.judge_labelled() < head.rarity(head.told[:, 0])).all()
     assert np.isfinite(detector.anomaly_score(X)).all()
     detector.forget()
     np.testing.assert_array_equal(detector.anomaly_score(X), case.fitted.anomaly_score(X))

@@ -18,8 +18,7 @@ SCORES = TRAITS.sum(axis=1)
 def head(rows: list[list[float]], labels: list[int]) -> FeedbackHead:
     """Return a head that was told the labels of units with these maps."""
     at = np.array(rows, float).reshape(-1, 3)
-    blank = FeedbackHead(SCORES, TRAITS, np.empty((0, 4)), np.empty(0, np.int64))
-    return FeedbackHead(SCORES, TRAITS, np.column_stack([blank.rarity(at.sum(axis=1)), at]), np.array(labels, np.int64))
+    return FeedbackHead(SCORES, TRAITS, np.column_stack([at.sum(axis=1), at]), np.array(labels, np.int64))
 
 
 def judged(of: FeedbackHead, row: list[float]) -> float:
@@ -88,6 +87,31 @@ def test_traits_are_few_and_lose_nothing(shape: tuple[int, ...], width: int) -> 
     found = map_traits(maps)
     assert found.shape == (4, width)
     np.testing.assert_allclose(found.sum(axis=1), maps.reshape(4, -1).sum(axis=1))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.8, 0.95, 0.999])
+def test_a_value_on_raw_scores_parts_the_same_units_as_its_level(share: float) -> None:
+    none, value = head([], []), float(np.quantile(SCORES, share))
+    np.testing.assert_array_equal(none.rarity(SCORES) > none.level(value), value < SCORES)
+
+
+@pytest.mark.parametrize(("value", "above"), [(-1.0, [0, 1, 2]), (0.0, [1, 2]), (0.5, [1, 2]), (1.0, [2]), (9.0, [])])
+def test_the_level_of_a_value_keeps_ties_together_with_room_on_both_sides(value: float, above: list[int]) -> None:
+    """Labels move every score a little; that must not part units that score the same from their side."""
+    for shares in ((80, 15, 5), (480, 15, 5), (5, 15, 480)):
+        ties = np.repeat([0.0, 1.0, 2.0], shares)
+        none = FeedbackHead(ties, np.empty((len(ties), 0)), np.empty((0, 1)), np.empty(0, np.int64))
+        rare, level = none.rarity(np.array([0.0, 1.0, 2.0])), none.level(value)
+        assert np.flatnonzero(rare > level).tolist() == above
+        if value != 1.0:
+            assert (np.abs(rare - level) > 1e-3).all()
+
+
+def test_no_value_is_beyond_a_level() -> None:
+    assert head([], []).level(np.inf) == np.inf
+    assert head([], []).level(-np.inf) == -np.inf
+    same = FeedbackHead(np.ones(50), np.empty((50, 0)), np.empty((0, 1)), np.empty(0, np.int64))
+    assert same.rarity(np.array([1.0]))[0] < same.level(1.0) < same.rarity(np.array([1.1]))[0]
 
 
 def test_a_head_without_traits_is_made_again() -> None:

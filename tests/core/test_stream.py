@@ -167,6 +167,58 @@ def test_fdr_that_cannot_work_is_refused(fitted_file):
     assert tail.detect_stream(rows(3)).p_values is None
 
 
+@pytest.mark.parametrize("method", ["meter", "mem_stream"])
+def test_labels_correct_the_stream_and_start_its_threshold_anew(method, tmp_path):
+    harmless = np.random.default_rng(6).normal([9.0, 0.0, 0.0], 0.2, (25, 3))
+    other = np.array([[0.0, 0.0, -40.0]] * 3)
+    detector = genad.create(method, training=QUICK, threshold=Conformal(0.05)).fit(rows(1000))
+    file = detector.save(tmp_path / "model")
+    untaught = genad.load(file)
+    assert untaught.detect_stream(harmless[20:21]).is_anomaly.all()
+    detector.detect_stream(rows(20, 1))
+    detector.feedback(harmless[:20], [0] * 20)
+    assert detector.stream_rule_ is None
+    assert (detector.predict(harmless[20:]) == 1).all()
+    detector = genad.load(detector.save(file))
+    found = detector.detect_stream(np.r_[harmless[20:], rows(200, 2), other])
+    assert not found.is_anomaly[:5].any()
+    assert found.is_anomaly[5:-3].mean() < 0.12
+    assert found.is_anomaly[-3:].all()
+    assert detector.forget().stream_rule_ is None
+    plain = genad.create(method, training=QUICK, threshold=Conformal(0.05)).fit(rows(1000))
+    np.testing.assert_array_equal(detector.stream_scores_, plain.stream_scores_)
+
+
+def test_the_threshold_starts_on_the_corrected_calibration_rows_and_rows_are_corrected_as_they_stand(fitted_file):
+    X, told = rows(60, 1), np.array([[9.0, 0.0, 0.0]] * 4)
+    whole, pieces, raw = (genad.load(fitted_file) for _ in range(3))
+    for detector in (whole, pieces):
+        detector.feedback(told, [0] * 4)
+    # Before anything is learnt from it, a row scores what it scores when it is only looked at.
+    first = whole.anomaly_score(X[:1])
+    together = whole.score_update(X)
+    assert together[0] == pytest.approx(first[0], abs=1e-6)
+    assert np.array_equal(together, np.concatenate([pieces.score_update(part) for part in np.split(X, [1, 7, 50])]))
+    raw.score_update(X)
+    assert torch.equal(whole.net_.codes.rows, raw.net_.codes.rows)
+    found = pieces.detect_stream(X)
+    rule = RunningConformal(alpha=0.1).initialize(pieces.head_.calibration())
+    assert np.array_equal(found.is_anomaly, rule.run(found.scores))
+    # Gathering rows learns from them alike.
+    whole.partial_fit(X)
+    assert torch.equal(whole.net_.codes.rows, pieces.net_.codes.rows)
+
+
+def test_calibrate_after_labels_starts_on_the_new_rows():
+    detector = make().fit(rows(200))
+    detector.feedback(rows(2, 3), [0, 0])
+    detector.calibrate(rows(50, 2, d=3) * 2)
+    assert len(detector.stream_scores_) == 50
+    assert len(detector.head_.reference) == 50
+    np.testing.assert_array_equal(detector.stream_scores_, detector.head_.reference)
+    assert (detector.detect_stream(rows(200, 4) * 2).is_anomaly).mean() < 0.25
+
+
 @pytest.mark.filterwarnings("ignore:constant columns")
 def test_prefix_is_checked_and_tiny_ones_work():
     with pytest.raises(InputError, match="prefix: 1 was given"):

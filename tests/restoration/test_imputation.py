@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from genad.core.grouped import sharing_model
 from genad.data.samples import Batch
 from genad.errors import InputError
 from genad.restoration.imputation import ImputerNet, SeriesImputer
@@ -105,6 +106,42 @@ def test_the_threshold_in_force_says_what_is_restored():
     flagged = detector.predict(series) < 0
     assert flagged.sum() > 300
     np.testing.assert_array_equal(~np.isclose(detector.restore(series), series, atol=1e-6).all(1), flagged)
+
+
+def test_restored_steps_follow_the_flags_that_labels_moved():
+    series = noise()
+    series[100:110] += 4.0
+    series[[20, 300]] = 7.0
+    detector = Neighbours(window=16, span=4, margin=0).fit(noise())
+    y = np.full(len(series), -1)
+    y[100:110] = 1
+    y[20] = 0
+
+    def agreed():
+        """Return the flags once the steps restored are found to be the same."""
+        found = detector.detect(series)
+        changed = ~np.isclose(detector.restore(series), series, atol=1e-6).all(1)
+        np.testing.assert_array_equal(changed, found.is_anomaly)
+        np.testing.assert_array_equal(~np.isclose(found.restored, series, atol=1e-6).all(1), found.is_anomaly)
+        assert detector.detect(series, maps=False).maps is None
+        return found.is_anomaly
+
+    first = agreed()
+    detector.feedback(series, y)
+    assert (agreed() != first).any()
+    detector.calibrate(1.5 * noise())
+    agreed()
+    detector.forget()
+    agreed()
+
+
+def test_detectors_that_share_a_model_restore_by_their_own_thresholds():
+    detector = Neighbours(window=16, span=4, margin=0).fit(noise())
+    twin = sharing_model(detector).calibrate(0.2 * noise())
+    series = noise()
+    for each in (detector, twin):
+        changed = ~np.isclose(each.restore(series), series, atol=1e-6).all(1)
+        np.testing.assert_array_equal(changed, each.predict(series) < 0)
 
 
 def test_another_level_counts_though_it_fits_itself(fitted):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
@@ -29,7 +28,7 @@ from genad.core.training import Training, TrainingReport
 from genad.data.adapters import Adapter, Loaded
 from genad.data.kinds import KINDS, Kind
 from genad.data.log import Sessions
-from genad.data.samples import Samples, Subset
+from genad.data.samples import Samples
 from genad.data.table import Table
 from genad.nn import Backbone
 
@@ -154,6 +153,9 @@ class Detector(Settings, Hooks, Feedback, OutlierMixin, BaseEstimator):
     def calibrate(self, X: Any, y: Any = None) -> Self:
         """Set the threshold and the p-values from other data, without touching the model.
 
+        What labels taught (:meth:`feedback`) stays, on the scale of these data, and :meth:`forget` comes back to this
+        calibration without labels.
+
         Parameters
         ----------
         X : array, dataframe, Table, Series or path
@@ -167,11 +169,7 @@ class Detector(Settings, Hooks, Feedback, OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self, "net_")
         loaded = self._ingest(X, reset=False)
-        labels = self._labels(y, loaded)
-        scores = self._corrected(loaded.samples).scores
-        normal = torch.from_numpy(np.flatnonzero(labels.normal)).to(self._device)
-        self._calibrate_pixels(Subset(loaded.samples, normal))
-        self._set_calibration(scores[labels.normal], labels, scores)
+        self._recalibrate(loaded.samples, self._labels(y, loaded))
         return self
 
     # ------------------------------------------------------------------ answers

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from genad.core.calibration import Conformal, FittedThreshold
+from genad.core.calibration import Conformal, FittedThreshold, FixedValue, Threshold
+from genad.core.calibration.fitted import percent, plural
 from genad.core.feedback_head import FeedbackHead
 from genad.core.held_out import HeldOut
 from genad.core.inference import Answer, Floats, Want
+from genad.core.splits import Labels
 from genad.data.adapters import Loaded
 from genad.data.kinds import KINDS
 from genad.data.samples import Samples
@@ -27,7 +29,7 @@ class Feedback(HeldOut):
 
     #: What was learnt from labels; None before the first.
     head_: FeedbackHead | None = None
-    #: Calibration scores and threshold before the first label.
+    #: Calibration scores and threshold as they are without labels.
     before_: tuple[Floats, FittedThreshold] | None = None
 
     def _ingest(self, X: Any, *, reset: bool, y: Any = None) -> Loaded:
@@ -42,9 +44,14 @@ class Feedback(HeldOut):
         The model stays as it is. A light head over what it computes (the score, and where on the map it comes from)
         corrects the scores, which from then on are rarities in nats: -log of the share of normal units that score
         higher, plus the correction. The held-out normal units are corrected in the same way, so p-values and the
-        promise of the threshold stay valid as long as those who label did not look at these units. A conformal
-        threshold moves within a quarter and four times its level to where it errs least on the labels, and its
-        promise states the new level.
+        promise of the threshold stay valid as long as those who label did not look at these units. At most 1,000 of
+        them are kept for that, of large images fewer (111 of 224 x 224 pixels in colour), of log sessions all; so no
+        p-value below 1 / 1,001 is left, and a rate of false alarms below 0.1 % can no longer be promised, however many
+        units there were. :meth:`forget` brings them back, and ``len(calibration_scores_)`` says how many there are.
+
+        A conformal threshold moves within a quarter and four times its level to where it errs least on the labels,
+        and its promise states the new level. :class:`~genad.BestF` goes on with the anomalies labelled in the fit and
+        those labelled now. :class:`~genad.FixedValue` keeps to what is as rare as the value given.
 
         Parameters
         ----------
@@ -80,24 +87,18 @@ class Feedback(HeldOut):
         loaded = self._ingest(X, reset=False)
         # Labels first: what is wrong with them shows at once, not after long scoring.
         labels = loaded.from_user(read_feedback(y, self._units(loaded.samples)))
-        answer = self._answer(loaded.samples, "map")
         known = np.flatnonzero(labels >= 0)
-        traits = self._traits(answer)[known]
-        reference, normal = self._reference(traits.shape[1])
-        scratch = FeedbackHead(reference, normal, np.empty((0, 1 + traits.shape[1])), np.empty(0, np.int64))
-        rows = np.column_stack([scratch.rarity(answer.scores[known]), traits])
-        given = labels[known]
+        told, given = self._described(self._answer(loaded.samples, "map"))[known], labels[known]
         if keep and self.head_ is not None:
-            rows = np.concatenate([self.head_.labelled, rows])
+            told = np.concatenate([self.head_.told, told])
             given = np.concatenate([self.head_.labels, given])
         if self.before_ is None:
             self.before_ = self.calibration_scores_, self.threshold_
-        self.head_ = FeedbackHead(reference, normal, rows, given)
-        self._move_threshold(self.head_.calibration(), self.head_.judge_labelled(), self.head_.labels)
+        self._learn(told, given)
         return self
 
     def forget(self) -> Self:
-        """Undo :meth:`feedback`: scores, p-values and threshold are again what they were before the first label.
+        """Undo :meth:`feedback`: scores, p-values and threshold are again those of the last fit or ``calibrate``.
 
         Returns
         -------
@@ -105,9 +106,9 @@ class Feedback(HeldOut):
         """
         check_is_fitted(self, "calibration_scores_")
         if self.before_ is not None:
-            self.calibration_scores_, self.threshold_ = self.before_
-            self.offset_ = -self.threshold_.value
+            scores, threshold = self.before_
             self.head_ = self.before_ = None
+            self._adopt(scores, threshold)
         return self
 
     def query(self, X: Any, n: int = 10) -> NDArray[np.intp]:
@@ -171,9 +172,28 @@ class Feedback(HeldOut):
         """Return raw scores and traits of held-out normal units."""
         if width:
             return self.calibration_traits_[:, 0], self.calibration_traits_[:, 1:]
+        scores = self._plain_scores()
+        return scores, np.empty((len(scores), 0))
+
+    def _plain_scores(self) -> Floats:
+        if self.head_ is not None and self.before_ is not None:
+            return self.before_[0]
+        return self.calibration_scores_
+
+    def _learn(self, told: Floats, labels: NDArray[np.int64]) -> None:
+        """Make the head of these labelled units, and correct the calibration by it."""
+        head = FeedbackHead(*self._reference(told.shape[1] - 1), told, labels)
+        self.head_ = head
+        anomalies = self.anomaly_traits_
+        known = None if anomalies is None else head.judge(anomalies[:, 0], anomalies[:, 1:])
+        self._move_threshold(head.calibration(), head.judge_labelled(), labels, known)
+
+    def _recalibrate(self, samples: Samples, labels: Labels) -> None:
+        super()._recalibrate(samples, labels)
         if self.head_ is not None:
-            return self.head_.reference, self.head_.traits
-        return self.calibration_scores_, np.empty((len(self.calibration_scores_), 0))
+            # What labels taught goes on, on the scale of the new units.
+            self.before_ = self.calibration_scores_, self.threshold_
+            self._learn(self.head_.told, self.head_.labels)
 
     def feedback_state(self) -> dict[str, Any] | None:
         """Return what was learnt from labels and what it replaced, as plain values; None without any."""
@@ -189,21 +209,64 @@ class Feedback(HeldOut):
             self.head_ = FeedbackHead.from_state(state["head"])
             self.before_ = np.asarray(state["scores"], np.float64), FittedThreshold.from_dict(state["threshold"])
 
-    def _move_threshold(self, held: Floats, mine: Floats, labels: NDArray[np.int64]) -> None:
-        """Set the threshold anew by the scores of the held-out normal units and of the labelled ones."""
+    def _move_threshold(
+        self, held: Floats, mine: Floats, labels: NDArray[np.int64], known: Floats | None = None
+    ) -> None:
+        """Set the threshold anew.
+
+        Parameters
+        ----------
+        held : float64 array of shape (m,)
+            Scores, as they are now, of held-out normal units.
+        mine, labels : arrays of shape (l,)
+            Scores of the units labelled since, and their labels.
+        known : float64 array of shape (a,), optional
+            Scores of anomalies that were labelled before, in the fit or in ``calibrate``.
+        """
         rule, unit = self.threshold or Conformal(), KINDS[self.adapter_.kind].unit
-        self.calibration_scores_ = np.sort(held)
-        if getattr(rule, "needs_labels", False) and (labels == 1).any():
-            known = np.concatenate([np.zeros(len(held), int), labels])
-            fitted = rule.fit(np.concatenate([held, mine]), known, unit=unit)
+        known = np.empty(0) if known is None else known
+        if getattr(rule, "needs_labels", False):
+            anomalies = int((labels == 1).sum()) + len(known)
+            fitted = (
+                self._fit_to_labels(rule, held, mine, labels, known) if anomalies else Conformal().fit(held, unit=unit)
+            )
         elif isinstance(rule, Conformal):
             fitted = _nearest_level(rule, held, mine, labels, unit)
-        elif getattr(rule, "needs_labels", False):
-            fitted = Conformal().fit(held, unit=unit)
+        elif isinstance(rule, FixedValue) and self.head_ is not None:
+            fitted = _as_rare(rule, self.head_, unit)
         else:
             fitted = rule.fit(held, unit=unit)
-        self.threshold_: FittedThreshold = fitted
-        self.offset_ = -fitted.value
+        self._adopt(np.sort(held), fitted)
+
+    def _fit_to_labels(
+        self, rule: Threshold, held: Floats, mine: Floats, labels: NDArray[np.int64], known: Floats
+    ) -> FittedThreshold:
+        # Only some of the units are kept for labels to come. A score such as F weighs one class against the other, so
+        # those kept stand for as many as there were.
+        assert self.before_ is not None  # noqa: S101 - set with the first label
+        normals = len(self.before_[0])
+        held = _standing_for(held, normals)
+        known = _standing_for(known, self.before_[1].n - normals)
+        truth = np.concatenate([np.zeros(len(held), np.int64), np.ones(len(known), np.int64), labels])
+        return rule.fit(np.concatenate([held, known, mine]), truth, unit=KINDS[self.adapter_.kind].unit)
+
+
+def _standing_for(scores: Floats, n: int) -> Floats:
+    """Return ``n`` scores, each of those given about equally often, or those given where these are not fewer."""
+    if not 0 < len(scores) < n:
+        return scores
+    return scores[np.arange(n) * len(scores) // n]
+
+
+def _as_rare(rule: FixedValue, head: FeedbackHead, unit: str) -> FittedThreshold:
+    """Return the threshold on corrected scores that stands where the value lies among the held-out units."""
+    fitted, n = rule.fit(head.reference, unit=unit), len(head.reference)
+    level = head.level(rule.value)
+    promise = (
+        f"Flags every {unit} that scores above {level:.3g} nats: as rare as {rule.value:g}, the value given, is among "
+        f"{n} held-out {plural(unit, n)} before labels corrected the scores; no false-alarm rate is promised."
+    )
+    return replace(fitted, value=level, promise=promise)
 
 
 def _nearest_level(
@@ -223,7 +286,8 @@ def _nearest_level(
     best = min(found, key=errors)
     if best is found[0]:
         return best
-    return replace(best, promise=f"{best.promise} {len(labels)} labels moved it from {rule.alpha:.2%}.")
+    told = f"{len(labels)} {plural('label', len(labels))}"
+    return replace(best, promise=f"{best.promise} {told} moved it from {percent(rule.alpha)}.")
 
 
 def read_feedback(y: Any, n: int) -> NDArray[np.int64]:
@@ -232,11 +296,14 @@ def read_feedback(y: Any, n: int) -> NDArray[np.int64]:
     Raises
     ------
     InputError
-        When there are not ``n``, or none is 0 or 1.
+        When there are none or not ``n``, or none is 0 or 1.
     """
+    if y is None:
+        raise InputError("y: no labels were given; give one a unit of X: 1 anomaly, 0 normal, -1 unlabelled.")
     labels = np.asarray(y).ravel()
     if len(labels) != n:
-        raise InputError(f"y: {len(labels)} labels were given for {n} units of X; give one a unit.")
+        given = "1 label was" if len(labels) == 1 else f"{len(labels)} labels were"
+        raise InputError(f"y: {given} given for {n} {plural('unit', n)} of X; give one a unit.")
     if labels.dtype.kind not in "biuf" or not np.isin(labels, (-1, 0, 1)).all():
         raise InputError("y: found values other than 1 (anomaly), 0 (normal) and -1 (unlabelled); use only these.")
     if not (labels >= 0).any():

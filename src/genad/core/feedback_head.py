@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 
 # A label pulls its unit to the far side of this rarity, a p-value of 1 %, and on by a factor of 20 in the p-value.
 _EDGE, _PULL = float(-np.log(0.01)), 3.0
+# Up to this rarity, a p-value of 10 %, a tail is counted; beyond, it grows with the score.
+_COUNTED = float(-np.log(0.1))
 # Prior variances of the part that weighs traits and of the part that recognises look-alikes, and of wrong labels.
 _LINEAR, _ALIKE, _NOISE = 1.0, 4.0, 1.0
 # Calibration units that help to set the length scale of likeness.
@@ -38,15 +40,15 @@ class FeedbackHead:
         Raw scores of held-out normal units.
     traits : float64 array of shape (m, k)
         Their traits.
-    labelled : float64 array of shape (l, k + 1)
-        Rarity and traits of the labelled units, the traits raw.
+    told : float64 array of shape (l, k + 1)
+        Raw scores and traits of the labelled units.
     labels : int64 array of shape (l,)
         1 anomaly, 0 normal.
     """
 
     reference: Floats
     traits: Floats
-    labelled: Floats
+    told: Floats
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
@@ -57,12 +59,13 @@ class FeedbackHead:
         scale = np.quantile(usual, 0.9, axis=0) if usual.size else np.empty(usual.shape[1])
         self._scale = np.maximum(scale, 1e-9)
         normal = self._place(self.rarity(self.reference), self.traits)[:: max(1, len(self.traits) // _NEIGHBOURS)]
-        self._at = self._place(self.labelled[:, 0], self.labelled[:, 1:])
+        self._rare = self.rarity(self.told[:, 0])
+        self._at = self._place(self._rare, self.told[:, 1:])
         apart = ((self._at[:, None] - np.concatenate([self._at, normal])[None]) ** 2).sum(axis=2)
         positive = apart[apart > 0]
         self._length = float(np.median(positive)) / 4 if positive.size else 1.0
         # The head is made once; judging only evaluates it.
-        lacking = _EDGE - self.labelled[:, 0]
+        lacking = _EDGE - self._rare
         pulls = np.where(self.labels == 1, _PULL + np.maximum(lacking, 0.0), -_PULL + np.minimum(lacking, 0.0))
         within = self._kernel(self._at, self._at) + _NOISE * np.eye(len(pulls))
         self._inverse = np.linalg.inv(within)
@@ -73,6 +76,25 @@ class FeedbackHead:
         found: Floats = self._tail(torch.from_numpy(np.asarray(scores, np.float64))).numpy()
         # The order stays; a label could not move a gross anomaly without moving half of the others too.
         return np.where(found > _EDGE, _EDGE + _PULL * np.log1p(np.maximum(found - _EDGE, 0.0) / _PULL), found)
+
+    def level(self, value: float) -> float:
+        """Return what parts corrected scores, in nats, as ``value`` parts raw ones, where labels correct nothing.
+
+        Parameters
+        ----------
+        value : float
+            On the scale of raw scores; may be infinite.
+        """
+        if not np.isfinite(value):
+            return value
+        found = float(self.rarity(np.array([value]))[0])
+        if found > _COUNTED:
+            return found
+        # A counted rarity is a stair: halfway between two steps, ties stay together however little labels move them.
+        below, above = self.reference[self.reference <= value], self.reference[self.reference > value]
+        low = self.rarity(below.max(keepdims=True))[0] if below.size else -_PULL
+        high = self.rarity(above.min(keepdims=True))[0] if above.size else _COUNTED
+        return float(low + high) / 2
 
     def _place(self, rarity: Floats, traits: Floats) -> Floats:
         """Return where units stand for likeness: (n, k + 1), each part of about the same size."""
@@ -105,7 +127,7 @@ class FeedbackHead:
 
     def judge_labelled(self) -> Floats:
         """Return the corrected scores of the labelled units themselves."""
-        corrected: Floats = self.labelled[:, 0] + (self._kernel(self._at, self._at) * self._weights).sum(axis=1)
+        corrected: Floats = self._rare + (self._kernel(self._at, self._at) * self._weights).sum(axis=1)
         return corrected
 
     def propose(self, scores: Floats, traits: Floats, n: int) -> NDArray[np.intp]:
@@ -144,6 +166,6 @@ class FeedbackHead:
         return cls(
             np.asarray(state["reference"], np.float64),
             np.asarray(state["traits"], np.float64).reshape(len(state["traits"]), width),
-            np.asarray(state["labelled"], np.float64).reshape(-1, 1 + width),
+            np.asarray(state["told"], np.float64).reshape(-1, 1 + width),
             np.asarray(state["labels"], np.int64),
         )

@@ -41,6 +41,8 @@ class HeldOut(BlockRunner):
     calibration_scores_: Floats
     #: Raw scores and traits of some held-out normal units, (m, 1 + k).
     calibration_traits_: Floats
+    #: Raw scores and traits of some units labelled anomalous, for a threshold that learns from them; None without.
+    anomaly_traits_: Floats | None = None
 
     def absorb(self, net: Any, samples: Samples) -> None:
         """Take in the held-out samples too, if the model can score a sample as if unseen (``Batch.known``)."""
@@ -103,20 +105,47 @@ class HeldOut(BlockRunner):
         self._keep_traits(answer)
         # Rows of tables often come twice, and then all must tie to the last digit; asking for more may round otherwise.
         scores = answer.scores if image and few is held else self._run(held, known=True).scores
-        every = self._answer(samples).scores if labels.any_anomaly else None
-        self._set_calibration(scores, labels, every)
+        every = self._answer(samples) if self._learns_from(labels) else None
+        self._keep_anomalies(samples, labels, every)
+        self._set_calibration(scores, labels, None if every is None else every.scores)
+
+    def _recalibrate(self, samples: Samples, labels: Labels) -> None:
+        """Set threshold, p-values and what later labels are measured by from units that were not in the fit."""
+        whole = self._answer(samples, *(("map",) if self.adapter_.kind is Kind.SERIES else ()))
+        image = self.adapter_.kind is Kind.IMAGE
+        some = self._mapped(samples, np.flatnonzero(labels.normal), whole, most=_PIXELS if image else _TRAITS_OF)
+        # The rule first: it may refuse the labels, and then nothing has changed.
+        self._set_calibration(whole.scores[labels.normal], labels, whole.scores)
+        self._keep_traits(some)
+        self._keep_anomalies(samples, labels, whole)
+        if image:
+            self.pixels_ = self._pixel_curve(some)
+
+    def _mapped(self, samples: Samples, rows: NDArray[np.intp], whole: Answer, most: int = _TRAITS_OF) -> Answer:
+        """Return scores and maps of at most ``most`` of the units in ``rows``, ``whole`` being the answer of all."""
+        kind = self.adapter_.kind
+        if kind in (Kind.SERIES, Kind.LOG):
+            # Steps are judged in windows, so all at once; sessions have no traits, and some cost a call to judge.
+            return Answer(whole.scores[rows], None if whole.maps is None else whole.maps[rows])
+        room = (_PIXELS if kind is Kind.IMAGE else _BOUND_NUMBERS) // int(np.prod(samples.shape))
+        return self._answer(self._spread(self._rows(samples, rows), min(most, room)), "map")
+
+    def _learns_from(self, labels: Labels) -> bool:
+        """Return whether the threshold is fitted to labelled anomalies."""
+        return labels.any_anomaly and bool(getattr(self.threshold, "needs_labels", False))
+
+    def _keep_anomalies(self, samples: Samples, labels: Labels, whole: Answer | None) -> None:
+        """Keep scores and traits of labelled anomalies, ``whole`` being the answer of all units."""
+        self.anomaly_traits_ = None
+        if whole is not None and self._learns_from(labels):
+            some = self._mapped(samples, np.flatnonzero(labels.anomalous), whole)
+            self.anomaly_traits_ = self._some_described(some)
 
     def _spread(self, samples: Samples, n: int) -> Samples:
         """Return at most ``n`` of the samples, at least one, evenly spread."""
         if len(samples) <= max(1, n):
             return samples
         return Subset(samples, torch.linspace(0, len(samples) - 1, max(1, n), device=self._device).long())
-
-    def _calibrate_pixels(self, held: Samples) -> None:
-        """Learn from the maps of fresh normal images how high the pixels of a normal image go."""
-        if self.adapter_.kind is Kind.IMAGE:
-            few = self._spread(held, _PIXELS // int(np.prod(held.shape)))
-            self.pixels_ = self._pixel_curve(self._run(few, "map"))
 
     @staticmethod
     def _pixel_curve(answer: Answer) -> PixelCalibration:
@@ -131,9 +160,17 @@ class HeldOut(BlockRunner):
 
     def _keep_traits(self, answer: Answer) -> None:
         """Keep scores and traits of some held-out units, for labels that may come later."""
-        found = np.column_stack([answer.scores, self._traits(answer)])[~np.isnan(answer.scores)]
+        self.calibration_traits_ = self._some_described(answer)
+
+    def _described(self, answer: Answer) -> Floats:
+        """Return scores and traits of all units, (n, 1 + k)."""
+        return np.column_stack([answer.scores, self._traits(answer)])
+
+    def _some_described(self, answer: Answer) -> Floats:
+        """Return scores and traits of at most 1,000 units that have a score, evenly spread."""
+        found = self._described(answer)[~np.isnan(answer.scores)]
         places = np.linspace(0, len(found) - 1, min(len(found), _TRAITS_OF)).astype(np.intp)
-        self.calibration_traits_ = found[places]
+        return found[places]
 
     def _residual_bounds(self, held: Samples, answer: Answer) -> Floats:
         """Return the 99 % quantile of |observed - restored| along the channel axis of held-out samples."""
@@ -151,13 +188,16 @@ class HeldOut(BlockRunner):
     def _set_calibration(self, held: Floats, labels: Labels, every: Floats | None) -> None:
         rule = self.threshold or Conformal()
         scores, known = held, None
-        if every is not None and labels.any_anomaly:
+        if every is not None and self._learns_from(labels):
             anomalous = every[labels.anomalous]
             scores = np.concatenate([held, anomalous])
             known = np.concatenate([np.zeros(len(held), int), np.ones(len(anomalous), int)])
         unit = KINDS[self.adapter_.kind].unit
-        self.calibration_scores_ = np.sort(held)
         needs = getattr(rule, "needs_labels", False)
-        fitted = rule.fit(scores, known, unit=unit) if needs else rule.fit(held, unit=unit)
-        self.threshold_: FittedThreshold = fitted
-        self.offset_ = -self.threshold_.value
+        self._adopt(np.sort(held), rule.fit(scores, known, unit=unit) if needs else rule.fit(held, unit=unit))
+
+    def _adopt(self, scores: Floats, threshold: FittedThreshold) -> None:
+        """Judge by these scores of normal units, ascending, and by this threshold from now on."""
+        self.calibration_scores_ = scores
+        self.threshold_: FittedThreshold = threshold
+        self.offset_ = -threshold.value

@@ -252,6 +252,7 @@ def network_state(detector: Detector) -> dict[str, Any]:
         "threshold": detector.threshold_.to_dict(),
         "calibration_scores": detector.calibration_scores_,
         "calibration_traits": detector.calibration_traits_,
+        "anomaly_traits": detector.anomaly_traits_,
         "feedback": detector.feedback_state(),
         "bounds": detector.bounds_,
         "report": vars(detector.training_report_),
@@ -283,6 +284,8 @@ def restore_network_state(detector: Detector, state: dict[str, Any]) -> None:
     # Files written before labels could be given hold neither traits nor what was learnt from labels.
     traits = state.get("calibration_traits", detector.calibration_scores_[:, None])
     detector.calibration_traits_ = np.asarray(traits, np.float64)
+    anomalies = state.get("anomaly_traits")
+    detector.anomaly_traits_ = None if anomalies is None else np.asarray(anomalies, np.float64)
     detector.set_feedback_state(state.get("feedback"))
     detector.bounds_ = np.asarray(state["bounds"], np.float64)
     detector.training_report_ = TrainingReport(**state["report"])

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from genad.core.calibration import (
     Adaptive,
+    FittedThreshold,
     OnlineFDR,
     RunningConformal,
     StreamRule,
@@ -79,7 +80,8 @@ class StreamDetector(Detector):
     stream_rule_ : StreamRule or None
         The moving threshold of :meth:`detect_stream`, None before its first call.
     stream_scores_ : float64 array
-        Scores of the calibration rows in the order of arrival, on which a moving threshold starts.
+        Scores of the calibration rows in the order of arrival, on which a moving threshold starts
+        while there are no labels.
     """
 
     prefix: int = field(default=512, kw_only=True)
@@ -115,7 +117,7 @@ class StreamDetector(Detector):
             When the rows cannot be used, or differ in kind from the rows before.
         """
         if self.__sklearn_is_fitted__():
-            self.score_update(X)
+            self._streamed(self._ingest(X, reset=False).samples)
             return self
         self._check_parameters()
         parts: list[Any] = [*getattr(self, "_gathered", []), X]
@@ -137,7 +139,8 @@ class StreamDetector(Detector):
         Returns
         -------
         float64 array of shape (n,)
-            Higher is more anomalous.
+            Higher is more anomalous; corrected by what labels taught (:meth:`feedback`), for which
+            rows are looked at one by one.
 
         Raises
         ------
@@ -145,14 +148,16 @@ class StreamDetector(Detector):
             Before :meth:`fit`, or before :meth:`partial_fit` has seen the whole prefix.
         """
         check_is_fitted(self, "net_")
-        return self._streamed(self._ingest(X, reset=False).samples)
+        return self._streamed_corrected(self._ingest(X, reset=False).samples)
 
     def detect_stream(self, X: Any, *, fdr: OnlineFDR | None = None) -> StreamDetections:
         """Score, flag and learn from the next rows of a stream.
 
         The threshold moves with the scores: ``threshold=Adaptive(...)`` of the detector says how;
         with any other rule it is the running conformal test at that rule's alpha. It starts on
-        the calibration scores, goes on from call to call, and is saved with the detector.
+        the calibration scores, goes on from call to call, and is saved with the detector. Labels
+        (:meth:`feedback`, :meth:`forget`) change the scale of the scores, so it starts anew then, on
+        the calibration scores as they are corrected, at the level that labels moved it to.
 
         Parameters
         ----------
@@ -185,7 +190,7 @@ class StreamDetector(Detector):
                 f"fdr: the moving threshold is {type(rule).__name__}, which has no p-values; "
                 "use threshold=Adaptive(method='conformal')."
             )
-        scores = self._streamed(self._ingest(X, reset=False).samples)
+        scores = self._streamed_corrected(self._ingest(X, reset=False).samples)
         flags = np.zeros(len(scores), bool)
         thresholds, p_values = np.empty(len(scores)), np.empty(len(scores))
         for i, score in enumerate(scores.tolist()):
@@ -247,22 +252,31 @@ class StreamDetector(Detector):
     def _calibrate(self, held: Samples, samples: Samples, labels: Labels) -> None:
         answer = self._run(held, "map", "restored")
         self.bounds_ = self._residual_bounds(held, answer)
+        answer.scores = self._streamed(held)
         self._keep_traits(answer)
-        scores = self._streamed(held)
-        every = self._answer(samples).scores if labels.any_anomaly else None
-        self._set_calibration(scores, labels, every)
+        every = self._answer(samples) if self._learns_from(labels) else None
+        self._keep_anomalies(samples, labels, every)
+        self._set_calibration(answer.scores, labels, None if every is None else every.scores)
 
     def _set_calibration(self, held: Floats, labels: Labels, every: Floats | None) -> None:
         super()._set_calibration(held, labels, every)
         self.stream_scores_ = np.array(held, np.float64)
+
+    def _adopt(self, scores: Floats, threshold: FittedThreshold) -> None:
+        super()._adopt(scores, threshold)
+        # What the moving threshold has seen may be on another scale.
         self.stream_rule_ = None
 
     def _moving_rule(self) -> StreamRule:
         if self.stream_rule_ is None:
             rule = self.threshold
             if not isinstance(rule, Adaptive):
-                rule = Adaptive(alpha=float(getattr(rule, "alpha", 0.01)))
-            self.stream_rule_ = rule.stream(self.stream_scores_)
+                # Labels may have moved the level.
+                told = {} if self.head_ is None else self.threshold_.parameters
+                rule = Adaptive(alpha=float(told.get("alpha", getattr(rule, "alpha", 0.01))))
+            # The head's calibration rows are in the order of arrival too.
+            past = self.stream_scores_ if self.head_ is None else self.head_.calibration()
+            self.stream_rule_ = rule.stream(past)
         return self.stream_rule_
 
     def _streamed(self, samples: Samples) -> Floats:
@@ -271,6 +285,19 @@ class StreamDetector(Detector):
             with self._scoring():
                 parts.append(self.stream(self.net_, batch).double().cpu().numpy())
         return np.concatenate(parts)
+
+    def _streamed_corrected(self, samples: Samples) -> Floats:
+        """Return :meth:`_streamed` corrected by what was learnt from labels."""
+        head = self.head_
+        if head is None:
+            return self._streamed(samples)
+        corrected = np.empty(len(samples))
+        for i in range(len(samples)):
+            # The traits of a row are those it has before anything is learnt from it.
+            row = self._rows(samples, np.array([i]))
+            answer = self._run(row, "map")
+            corrected[i] = head.judge(self._streamed(row), self._traits(answer))[0]
+        return corrected
 
     def fitted_state(self) -> dict[str, Any]:
         """Return what a fitted detector knows, its moving threshold included."""

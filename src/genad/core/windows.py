@@ -92,11 +92,12 @@ class SeriesDetector(Detector):
         with self._scoring():
             self.absorb(self.net_, held)
         scores = answer.scores[~np.isnan(answer.scores)]
-        every = self._fill(self._run(samples), scores).scores if labels.any_anomaly else None
-        self._set_calibration(scores, labels, every)
+        every = self._fill(self._run(samples, "map"), scores) if self._learns_from(labels) else None
+        self._keep_anomalies(samples, labels, every)
+        self._set_calibration(scores, labels, None if every is None else every.scores)
 
     def _answer(self, samples: Samples, *want: Want) -> Answer:
-        return self._fill(self._run(samples, *want), self.calibration_scores_)
+        return self._fill(self._run(samples, *want), self._plain_scores())
 
     @staticmethod
     def _fill(answer: Answer, normal: Floats) -> Answer:

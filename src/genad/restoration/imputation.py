@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from genad.core.inference import Answer, Floats, Inference, Want
+from genad.core.inference import Answer, Inference, Want
 from genad.core.parameters import check_number, check_whole
-from genad.core.splits import Labels
 from genad.core.windows import as_windows
 from genad.data.samples import Batch, Samples, WindowSamples, everything
 from genad.nn.hiding import spans_in_turn
@@ -44,14 +43,11 @@ class ImputerNet(nn.Module):
         Buffer (C,): what distances from the expected values are measured in.
     levels : Tensor
         Buffer (3, C): quantiles of the levels of the channels.
-    limit : Tensor
-        Buffer: the score of a step above which it is restored, the detector's threshold.
     """
 
     patterns: Tensor
     usual: Tensor
     levels: Tensor
-    limit: Tensor
 
     def __init__(self, shape: tuple[int, ...], span: int) -> None:
         super().__init__()
@@ -59,7 +55,6 @@ class ImputerNet(nn.Module):
         self.register_buffer("patterns", spans_in_turn(steps, channels, span))
         self.register_buffer("usual", torch.ones(channels))
         self.register_buffer("levels", torch.zeros(3, channels))
-        self.register_buffer("limit", torch.tensor(torch.inf, dtype=torch.float64))
 
 
 @dataclass(eq=False, repr=False)
@@ -183,11 +178,6 @@ class SeriesImputer(StridedDetector):
         bounds[known] = np.nanquantile(values[..., known], 0.99, axis=(0, 1), method="higher")
         return bounds
 
-    def _set_calibration(self, held: Floats, labels: Labels, every: Floats | None) -> None:
-        super()._set_calibration(held, labels, every)
-        net: Any = self.net_
-        net.limit = torch.full_like(net.limit, self.threshold_.value)
-
     def fill(self, net: Any, batch: Batch) -> Tensor:
         """Return windows with what is missing filled in, and all else as it was."""
         x = batch.x
@@ -212,19 +202,34 @@ class SeriesImputer(StridedDetector):
             self.fill(net, batch) if "restored" in want else None,
         )
 
-    def suspicious(self, net: Any, scores: Tensor) -> Tensor:
+    def suspicious(self, answer: Answer) -> Tensor:
         """Return the steps (n,) of a series to restore: those flagged, and the margin around them."""
-        beyond = (scores > net.limit).to(torch.float32).view(1, 1, -1)
-        return F.max_pool1d(beyond, 2 * self.margin + 1, stride=1, padding=self.margin).flatten() > 0
+        flagged = torch.from_numpy(self._flagged(answer)).to(torch.float32).view(1, 1, -1)
+        return F.max_pool1d(flagged, 2 * self.margin + 1, stride=1, padding=self.margin).flatten() > 0
+
+    def _flagged(self, answer: Answer) -> NDArray[np.bool_]:
+        """Return which steps the detector flags; none in a fit, and none that no window holds."""
+        flags = ~np.isnan(answer.scores)
+        if not hasattr(self, "threshold_"):
+            return np.zeros_like(flags)
+        scores, head = answer.scores[flags], self.head_
+        if head is not None:
+            scores = head.judge(scores, self._traits(answer)[flags])
+        flags[flags] = self.threshold_.flag(scores)
+        return flags
 
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
         """Score first; then hide the steps that all windows together find surprising, and fill in."""
         if "restored" not in want:
             return super()._run(samples, *want, known=known)
-        answer = super()._run(samples, *(name for name in want if name != "restored"), known=known)
+        # What labels taught is judged by the map too.
+        wanted = {*want, *(() if self.head_ is None else ("map",))} - {"restored"}
+        answer = super()._run(samples, *wanted, known=known)
         windows = as_windows(samples)
         x = windows.x
-        odd = self.suspicious(self.net_, torch.from_numpy(answer.scores)).to(x.device)
+        odd = self.suspicious(answer).to(x.device)
+        if "map" not in want:
+            answer.maps = None
         seen = (~odd).unsqueeze(1).expand_as(x)
         seen = seen if windows.mask is None else seen & windows.mask
         hidden = WindowSamples(x * seen, windows.starts, windows.length, seen)

@@ -94,7 +94,9 @@ class EncDecAD(StridedDetector):
     **When it fails.** The state is a handful of numbers for a whole window, so long or irregular windows have large
     errors throughout. A decoder that was only ever fed the truth drifts on its own output: on one recording each of
     UCR, SKAB, SMD and ASD, 400 updates with ``forcing`` left a mean square error on the training part of 0.023, 0.690,
-    0.590 and 0.397, without it 0.015, 0.666, 0.487 and 0.265, which is why it is off.
+    0.590 and 0.397, without it 0.015, 0.666, 0.487 and 0.265, which is why it is off. On two recordings of each of
+    seven sets AUROC / AP / VUS-PR are 0.740 / 0.490 / 0.499 on average, those of PCA of windows 0.803 / 0.611 / 0.606;
+    in AUROC it is furthest behind on SKAB (0.606, 0.945) and SMAP and MSL (0.363, 0.609).
 
     Parameters
     ----------
