@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-import genad
 from genad.applications import selection
 from genad.applications.selection import labelled_candidates, select
-from genad.applications.selection_budget import Budget, natural_updates, plan_round, price, shortened
+from genad.applications.selection_groups import trials_without_a_group
 from genad.applications.selection_trials import Marks, Trial, difference, make_trial
 from genad.core.training import Training
 from genad.core.windows import Windowed
@@ -17,6 +16,7 @@ from genad.data.kinds import Kind
 from genad.data.series import as_series
 from genad.data.table import as_table
 from genad.errors import InputError, InputTypeError, TrainingError
+from genad.nn import Backbone
 from genad.reconstruction.autoencoder.autoencoder import Autoencoder
 
 
@@ -127,54 +127,6 @@ def test_disagreeing_kinds_make_a_difference_uncertain():
     assert error == pytest.approx(0.15)
 
 
-# ------------------------------------------------------------------ the budget
-
-
-@pytest.mark.parametrize(
-    ("given", "seconds", "work"),
-    [("60s", 60.0, None), (" 2m ", 120.0, None), (1.5, 1.5, None), ("0.5h", 1800.0, None), ("300 updates", None, 300)],
-)
-def test_budgets_are_time_or_work(given, seconds, work):
-    assert Budget.parse(given) == Budget(seconds, work)
-
-
-@pytest.mark.parametrize("given", ["soon", "", "60x", None, True, [60], "nan", "1e999s", "--5s"])
-def test_unusable_budgets_are_refused(given):
-    with pytest.raises(InputError, match=r"budget: .* was given; use for instance '60s'"):
-        select(plane(60), budget=given)
-
-
-@pytest.mark.parametrize("given", [0, "0s", -3, "-1 updates"])
-def test_no_budget_is_refused(given):
-    with pytest.raises(InputError, match="nothing can be tried in it"):
-        select(plane(60), budget=given)
-
-
-def test_prices_are_those_of_the_own_training():
-    assert natural_updates(genad.create("ppca"), 1000) == 0
-    assert natural_updates(genad.create("table_committee"), 1000) == 1800
-    assert natural_updates(Windowed(Autoencoder(training=Training(updates=70))), 1000) == 70
-    flow = genad.create("flow", training=Training(updates=10))
-    assert price(flow, 1000) == 60.0
-
-
-def test_a_short_training_is_a_share_of_the_own_one():
-    detector = Autoencoder(training=Training(updates=200, lr=0.01))
-    short = shortened(detector, 0.25, 500, 7)
-    assert (short.training.updates, short.training.lr, short.random_state) == (50, 0.01, 7)
-    assert detector.training.updates == 200
-    assert shortened(detector, 1.0, 500, 7).training == detector.training
-    assert shortened(Windowed(detector), 0.01, 500, 7).detector.training.updates == 20
-    assert shortened(genad.create("table_committee"), 0.5, 500, 0).training.updates == 300
-
-
-def test_rounds_share_the_work_that_is_left():
-    assert plan_round([0.0, 0.0], 200, 1).share == 1.0
-    assert plan_round([0.0, 0.0], 199, 1) is None
-    halves = plan_round([1000.0] * 4, 4800, 2)
-    assert (halves.share, halves.cost) == (0.5, 2400.0)
-
-
 # ------------------------------------------------------------------ the choice
 
 
@@ -229,13 +181,44 @@ def test_work_makes_the_choice_the_same_every_time(monkeypatch):
 
 def test_hopeless_candidates_are_stopped_early_and_the_default_never(monkeypatch):
     make_default(monkeypatch, "nearest_memory")
-    names = ["ppca", *(("autoencoder", {"latent": k, "training": Training(updates=400)}) for k in (1, 2, 3))]
-    chosen = select(plane(), budget="1500 updates", candidates=names)
+    monkeypatch.setattr(selection, "trials_without_a_group", lambda *_: [])
+    settings = {"training": Training(updates=400, batch_size=32), "backbone": Backbone("mlp", hidden=(8,))}
+    names = [("autoencoder", {"latent": 1 + k % 4, "holdout": 0.1 + 0.01 * k, **settings}) for k in range(12)]
+    chosen = select(plane(), budget="4800 updates", candidates=names)
     rounds = {row["method"]: row["round"] for row in chosen.candidates}
-    assert rounds["nearest_memory"] == max(rounds.values()) > 1
-    stopped = [row for row in chosen.candidates if "stopped after round" in row["note"]]
-    assert stopped
-    assert all(row["round"] < rounds["nearest_memory"] for row in stopped)
+    assert sorted(rounds.values()) == [1] * 6 + [2] * 3 + [3] * 4
+    assert rounds["nearest_memory"] == 3
+    shares = {row["round"]: row["share"] for row in chosen.candidates}
+    assert shares[1] < shares[2] < shares[3] == 1.0
+    for row in chosen.candidates:
+        assert (f"stopped after round {row['round']}" in row["note"]) == (row["round"] < 3)
+
+
+def test_few_candidates_are_trained_once_and_more_with_more_work(monkeypatch):
+    make_default(monkeypatch, "ppca")
+    monkeypatch.setattr(selection, "trials_without_a_group", lambda *given: trials_without_a_group(*given)[:2])
+    settings = {"training": Training(updates=60, batch_size=32), "backbone": Backbone("mlp", hidden=(8,))}
+    candidates = [("autoencoder", {"latent": k, **settings}) for k in (1, 2)]
+    found = []
+    for work in (345, 700, 720, 1080, 1170, 1260):
+        chosen = select(ring(), budget=f"{work} updates", candidates=candidates)
+        assert {row["round"] for row in chosen.candidates} == {1}
+        assert len({row["share"] for row in chosen.candidates}) == 1
+        found.append((chosen.candidates[0]["share"], len(chosen.kinds) - 4))
+    # Half of the training of all, then the groups that are left out, then the rest of the training.
+    assert found == [(0.375, 0), (0.5, 0), (0.5, 1), (0.5, 2), (0.75, 2), (1.0, 2)]
+
+
+@pytest.mark.parametrize("kind", [Kind.TABLE, Kind.SERIES])
+def test_a_gan_ensemble_can_take_part(kind, monkeypatch):
+    make_default(monkeypatch, "ppca", kind)
+    training = Training(updates=20)
+    X = plane(200) if kind is Kind.TABLE else waves(400)
+    chosen = select(X, kind, budget="500 updates", candidates=[("gan_ensemble", {"training": training})])
+    row = next(row for row in chosen.candidates if row["method"].startswith("gan_ensemble"))
+    assert row["note"] == ""
+    assert row["share"] >= 0.5
+    assert row["score"] is not None
 
 
 def test_seconds_become_work_once(monkeypatch):
@@ -332,12 +315,20 @@ def test_genads_own_candidates_can_all_be_made():
         (["nothing"], InputError, "no detector called 'nothing'"),
         ([("ppca", {"odd": 1})], InputError, "odd: PPCA has no such parameter"),
         ([("ppca", {"keep": 7})], InputError, "keep: 7 was given"),
+        ([], InputError, "candidates: an empty list was given; name at least one detector"),
         (["series_committee"], InputError, "candidates: series_committee takes series, and the data are a table"),
     ],
 )
 def test_unusable_candidates_are_refused_before_the_budget_is_spent(candidates, error, message):
     with pytest.raises(error, match=message):
         select(plane(), candidates=candidates)
+
+
+def test_the_default_has_nobody_to_be_compared_with_but_itself(monkeypatch):
+    make_default(monkeypatch, "ppca")
+    chosen = select(plane(60), candidates=["ppca"])
+    assert chosen.reason == "the default, for the candidates name nothing else"
+    assert [row["method"] for row in chosen.candidates] == ["ppca"]
 
 
 def test_unusable_kinds_and_seeds_are_refused():

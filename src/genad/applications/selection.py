@@ -14,13 +14,8 @@ from sklearn.base import clone
 
 from genad.applications.detection import DEFAULTS, make_detector
 from genad.applications.reading import read
-from genad.applications.selection_budget import (
-    Budget,
-    inner_of,
-    measured_work,
-    price,
-    shortened,
-)
+from genad.applications.selection_budget import Budget, inner_of, price, shortened
+from genad.applications.selection_clock import measured_work
 from genad.applications.selection_groups import trials_without_a_group
 from genad.applications.selection_race import LEAST, Entrant, Race
 from genad.applications.selection_trials import UNSEEN, difference, make_trial
@@ -81,7 +76,8 @@ class Selection:
         ``share`` of its training and data it was judged after, ``round`` it last took part in, ``seconds`` in all
         rounds, and ``note``.
     work : int
-        Updates that the budget came to: ``budget=f"{work} updates"`` gives the same choice on any machine.
+        Updates that the budget came to: ``budget=f"{work} updates"`` gives the same choice on any machine, unless a
+        candidate that scores slowly was left out, or cost others their training, for the time that takes.
     seconds : float
         Wall-clock time.
     """
@@ -114,9 +110,11 @@ def select(
     (:class:`~genad.synthesis.CutAddPaste`). Candidates learn from the rest; what counts is the AUROC by which each
     tells the anomalies from the normals, every kind of anomaly the same. The rows of a table are also cut into groups,
     and candidates learn without one of them, up to six times, and have to tell it from the held-out rest: what is left
-    out counts one half, what is made up the other. When the budget does not pay the full training of all, fewer groups
-    are left out, and candidates are trained in up to three rounds, on part of the data first, of which the better half
-    goes on.
+    out counts one half, what is made up the other. When the budget does not pay the full training of all in all trials,
+    they get less of it and of the data; when it does not pay half of it, fewer groups are left out, and half of it is
+    the most they get. When candidates are so many that the last ones gain by it, up to three rounds are run, of which
+    the better half goes on. With more work those of the last round are never trained less, from where it is enough for
+    all candidates to take part.
     The default stays in the race throughout, and is kept unless another one is ahead of it by more than half the
     standard error of the comparison; where no groups are left out, and made-up anomalies decide alone, by more than the
     standard error times ``sqrt(2 log m)`` when there are m others, for the best of many is ahead by chance alone.
@@ -128,10 +126,12 @@ def select(
     kind : {"table", "series"}, optional
         Decided by the data when absent.
     budget : str or float
-        Time, as ``"60s"``, ``"2m"`` or seconds; or work, as ``"4096 updates"`` of a plain autoencoder.
+        Time, as ``"60s"``, ``"2m"`` or seconds, of all fits and scores; or work, as ``"4096 updates"`` of a plain
+        autoencoder, which counts training, and for fit and score beside it 100 updates a candidate, however slowly it
+        scores.
     candidates : sequence, optional
         Names of detectors, pairs of a name and its parameters, or detectors, compared with the default; a list of
-        genad's own when absent.
+        genad's own when absent. Of a detector that wraps others, these are priced and shortened.
     random_state : int
         Seed of the split, the anomalies and the training, at least 0.
 
@@ -149,10 +149,11 @@ def select(
     Notes
     -----
     What is deterministic: with a budget of work the choice depends on data, candidates and seed alone. With a budget
-    of time the clock is read once, on a short training, to turn time into work, rounded down to a power of two; the
-    same choice then follows every time this comes to the same power. Should the machine slow down so much that the
-    time is over before the work is done, no further candidate is started, the last complete round decides, and the
-    reason says so.
+    of time the clock is read once, on a short training and on each candidate's scores of a few rows, to turn time into
+    work, rounded down to a power of two, and slow scoring into what it costs, rounded up to one; the same choice then
+    follows every time these come to the same powers. A candidate whose scoring alone is too slow is left out. Should
+    the machine slow down so much that the time is over before the work is done, nothing further is started, the last
+    complete round decides, and the reason says so.
 
     When it fails: what is made, or left out, may be unlike what happens. A candidate that is good at it and bad at
     real anomalies is not found out, and anomalies in ``X`` count as normal. On the 14 ADBench tables (3 seeds) it
@@ -188,6 +189,9 @@ def select(
         raise InputError(f"X: a {data.kind.value} was given; select takes a table or a series.")
     entrants = _entrants(data.kind, candidates, seed)
     default = entrants[0]
+    if len(entrants) == 1:
+        _check_default(default, data.X)
+        return _kept(default, "the candidates name nothing else", begin, None, entrants)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of small calibration sets and gaps: the user hears of them in the fit
         try:
@@ -200,7 +204,7 @@ def select(
         work = limits.work
         if work is None:
             assert limits.seconds is not None  # noqa: S101 - one of the two is given
-            work = measured_work(limits.seconds, trial.learnt, series=data.kind is Kind.SERIES, seed=seed)
+            work = measured_work(limits.seconds, trial, entrants, seed)
         end = math.inf if limits.seconds is None else begin + limits.seconds
         race = Race([trial, *trials_without_a_group(trial, seed)], work, end, seed)
         finalists = race.run(entrants)
@@ -218,6 +222,11 @@ def _entrants(kind: Kind, candidates: Any, seed: int) -> list[Entrant]:
     if isinstance(given, str | Detector) or not isinstance(given, Sequence):
         raise InputTypeError(
             f"candidates: {given!r} was given; use a list of names, (name, parameters) pairs or detectors."
+        )
+    if not given:
+        raise InputError(
+            "candidates: an empty list was given; name at least one detector to compare with the default, or leave the "
+            "argument out for genad's own list."
         )
     entrants: list[Entrant] = []
     for candidate in ((DEFAULTS[kind], {}), *given):

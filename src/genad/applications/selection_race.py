@@ -12,24 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from genad.applications.selection_budget import Round, plan_round, shortened
+from genad.applications.selection_budget import OVERHEAD, Round, plan_round, schedule, shortened
 from genad.applications.selection_trials import Marks, Trial
 from genad.core.detector import Detector
 from genad.errors import InputError, TrainingError
 
-# Least share of its training that a candidate should have in all trials; else there are fewer trials.
+# Share of their training that all candidates have before there is a further trial, and no more of it until there are
+# all trials: with more work the winner is never trained less. What is left out says more than the other half of the
+# training does.
 _SHARE = 0.5
-# Rounds, when not everything can be trained in full; fewest samples of a part.
-_ROUNDS, LEAST = 3, 256
+# Fewest samples of a part.
+LEAST = 256
 
 
 @dataclass
 class Entrant:
-    """A candidate in the race."""
+    """A candidate in the race; its full training and what a fit and its scores cost beside it are in updates."""
 
     detector: Detector
     label: str
     price: float
+    overhead: float = OVERHEAD
     marks: Marks | None = None
     share: float = 0.0
     round: int = 0
@@ -44,6 +47,9 @@ class Entrant:
 
 class Race:
     """Successive halving of candidates.
+
+    Work goes first to as many candidates as it can train at all, then to half of their training in one trial, then to
+    that in further trials, and then to the other half.
 
     Parameters
     ----------
@@ -68,42 +74,54 @@ class Race:
 
     def run(self, entrants: list[Entrant]) -> list[Entrant]:
         """Return those of the last complete round, with their marks; nobody when not even one was possible."""
-        left, racing, finalists = float(self.work), list(entrants), list[Entrant]()
+        racing, finalists = self._able(entrants), list[Entrant]()
+        every = len(self.trials)
         while len(self.trials) > 1:
-            first = self._plan(racing, left, 1)
-            if first is not None and first.share >= _SHARE:
+            planned = self._plan(racing)
+            if planned is not None and planned.share >= _SHARE:
                 break
             self.trials.pop()
-        while len(racing) > 2 and self._plan(racing, left, 1) is None:
+        most = 1.0 if len(self.trials) == every else _SHARE
+        while len(racing) > 2 and self._plan(racing) is None:
             racing.pop().note = "left out: the budget is too small"
-        full = self._plan(racing, left, 1)
-        if full is None or len(racing) < 2:
+        if len(racing) < 2:
             return finalists
-        # Everything in full when it can be paid; else as many rounds as the budget has.
-        rounds = 1 if full.share >= 1 else _ROUNDS
-        while self._plan(racing, left, rounds) is None:
-            rounds -= 1
-        for k in range(rounds, 0, -1):
-            planned = self._plan(racing, left, k)
-            if planned is None:
-                break
-            judged = self._round(racing, planned.share)
+        prices, overheads = [entrant.price for entrant in racing], [entrant.overhead for entrant in racing]
+        for step in schedule(prices, self.work / len(self.trials), overheads, most):
+            if finalists:
+                racing = self._better(finalists, step.entrants)
+            judged = self._round(racing, step.share)
             if judged is None:
                 break
-            left -= planned.cost
             self.rounds += 1
             finalists = judged
-            if planned.share >= 1 or k == 1 or len(judged) < 2:
+            if len(judged) < 2:
                 break
-            others = sorted(judged[1:], key=lambda entrant: -entrant.score)
-            kept = others[: max(1, len(others) // 2)]
-            for entrant in others[len(kept) :]:
-                entrant.note = f"stopped after round {self.rounds}: behind {kept[-1].label}"
-            racing = [judged[0], *kept]
         return finalists
 
-    def _plan(self, racing: list[Entrant], left: float, rounds: int) -> Round | None:
-        return plan_round([entrant.price for entrant in racing], left, rounds, len(self.trials))
+    def _able(self, entrants: list[Entrant]) -> list[Entrant]:
+        """Return the default, and those that the work pays for beside it when there are no others."""
+        default, able = entrants[0], entrants[:1]
+        for entrant in entrants[1:]:
+            if plan_round([0.0, 0.0], self.work, 1, 1, [default.overhead, entrant.overhead]) is not None:
+                able.append(entrant)
+            else:
+                slow = entrant.overhead > OVERHEAD
+                entrant.note = "left out: its scoring is too slow" if slow else "left out: the budget is too small"
+        return able
+
+    def _better(self, judged: list[Entrant], count: int) -> list[Entrant]:
+        """Return the default and the best of the others, ``count`` in all, and note of the rest where they stopped."""
+        others = sorted(judged[1:], key=lambda entrant: -entrant.score)
+        kept = others[: count - 1]
+        for entrant in others[count - 1 :]:
+            entrant.note = f"stopped after round {self.rounds}: behind {kept[-1].label}"
+        return [judged[0], *kept]
+
+    def _plan(self, racing: list[Entrant]) -> Round | None:
+        """Say how far all can be trained in one round of all trials."""
+        prices, overheads = [entrant.price for entrant in racing], [entrant.overhead for entrant in racing]
+        return plan_round(prices, self.work, 1, len(self.trials), overheads)
 
     def _round(self, racing: list[Entrant], share: float) -> list[Entrant] | None:
         """Train and judge each; None when the clock ran out. The default comes first, or nothing does."""
@@ -111,13 +129,13 @@ class Race:
         parts = [trial.part(share, self.seed, LEAST) for trial in self.trials]
         for entrant in racing:
             begin = time.perf_counter()
-            if begin > self.end:
-                self.late = True
-                return None
+            judged = []
             try:
-                judged = [
-                    self._scores(entrant, trial, part, share) for trial, part in zip(self.trials, parts, strict=True)
-                ]
+                for trial, part in zip(self.trials, parts, strict=True):
+                    if time.perf_counter() > self.end:
+                        self.late = True
+                        return None
+                    judged.append(self._scores(entrant, trial, part, share))
             except (InputError, TrainingError) as error:
                 if entrant is racing[0]:
                     raise

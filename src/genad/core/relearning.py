@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -119,6 +120,8 @@ class RelearningDetector(SeriesDetector):
     stackable: ClassVar[bool] = False
     #: Whether learning from labels starts where the fit began, and not from the fitted weights.
     anew: ClassVar[bool] = False
+    #: Whether other detectors score with the very weights of this one.
+    shares_net_: bool = False
 
     # ------------------------------------------------------------------ hooks
 
@@ -162,6 +165,10 @@ class RelearningDetector(SeriesDetector):
         labels = loaded.from_user(read_feedback(y, self._units(loaded.samples)))
         windows, steps = windows_at(loaded.samples, np.flatnonzero(labels >= 0))
         net: Any = self.net_
+        if self.shares_net_:
+            # Training is in place, so it needs weights of its own; examples are only ever replaced.
+            self.net_ = copy.deepcopy(net, {id(held): held for held in net.memory.buffers()})
+            self.shares_net_, net = False, self.net_
         memory: LabelMemory = net.memory
         with self._scoring():
             told = self.examples(net, windows)

@@ -178,3 +178,16 @@ def test_what_cannot_be_used_is_named() -> None:
         FittedSegments.from_dict({"rule": "Segmented"})
     with pytest.raises(InputTypeError, match="is read from a dict"):
         FittedSegments.from_dict(3)  # type: ignore[arg-type]
+
+
+def test_whole_numbers_name_one_segment_however_they_are_kept():
+    rng = np.random.default_rng(0)
+    machine = np.repeat([1, 2], 300)
+    fitted = Segmented(alpha=0.05).fit(rng.normal(size=600) + 50.0 * machine, machine, parents={1.0: 9, 2: 9.0})
+    scores = [50.0, 55.0, 100.0, 50.0]
+    np.testing.assert_array_equal(fitted.flag(scores, [1.0, 1.0, 2.0, 2.0]), fitted.flag(scores, ["1", "1", "2", "2"]))
+    assert fitted.basis(1.0) == fitted.basis(1) == "own"
+    assert fitted.threshold(2.0) == fitted.threshold("2")
+    fitted.update(50.0, np.float64(1.0))
+    assert "=1.0" not in fitted.scales
+    assert "^9" in fitted.scales

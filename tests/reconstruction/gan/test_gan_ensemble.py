@@ -68,6 +68,19 @@ def test_a_pair_shares_the_parts_of_its_generator_and_its_critic():
     assert other.pair(0, 1).generator is not crossed.pair(0, 1).generator
 
 
+@pytest.mark.parametrize(
+    ("settings", "updates"),
+    [
+        ({}, 600),
+        ({"base": "ganomaly", "critics": 3}, 1800),
+        ({"base": GANomaly(training=Training(updates=50))}, 50),
+        ({"base": GANomaly(), "pairing": "all", "training": Training(updates=70)}, 70),
+    ],
+)
+def test_how_long_it_trains_is_known_before_a_fit(settings, updates):
+    assert GANEnsemble(**settings)._training.total_updates(200) == updates
+
+
 @pytest.mark.parametrize("base", [*ROWS, "skip_ganomaly"])
 @pytest.mark.parametrize("pairing", ["sample", "all"])
 def test_one_of_each_is_the_base_itself(base, pairing, rows):

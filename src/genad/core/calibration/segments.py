@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genad.core.calibration._checks import as_scores, check_count, check_number, check_state
+from genad.core.calibration._labels import as_labels, label_text
 from genad.core.calibration.conformal import (
     attainable_alpha,
     conformal_p_values,
@@ -109,7 +110,7 @@ class Segmented:
         scores
             Scores (n,) of held-out normal samples, finite, higher = more anomalous.
         segments
-            The segment of each, numbers or text; compared as text.
+            The segment of each, numbers or text; compared as text, so 1, 1.0 and "1" are one.
         parents
             Parent of a segment, such as the site of a machine; also of segments that have no scores yet.
         unit
@@ -130,7 +131,7 @@ class Segmented:
             If the pool is too small for `alpha`; scores above all of it are flagged then.
         """
         values = as_scores("scores", scores, finite=True)
-        names, code = np.unique(_as_names(segments, values.size), return_inverse=True)
+        names, code = np.unique(as_labels(segments, values.size), return_inverse=True)
         count = np.bincount(code)
         rich = count >= self.own / self.alpha
         # Poor segments are divided at random into a part for the scale and a part for the pool.
@@ -140,7 +141,7 @@ class Segmented:
         place[order] = np.arange(values.size) - np.repeat(np.cumsum(count) - count, count)
         shaping = place < np.floor(self.share * count)[code]
         known = shaping | rich[code]
-        up = {str(a): str(b) for a, b in (parents or {}).items()}
+        up = {label_text(a): label_text(b) for a, b in (parents or {}).items()}
         every = values[known] if known.any() else values
         scales = {"": _spread(every)}
         above = np.array([up.get(name, "") for name in names.tolist()])
@@ -214,7 +215,7 @@ class FittedSegments:
 
     def basis(self, segment: Any) -> str:
         """Say what a segment is judged by: ``"own"``, ``"pooled"``, ``"parent"`` or ``"all"``."""
-        name = str(segment)
+        name = label_text(segment)
         if name in self.own:
             return "own"
         if f"={name}" in self.scales:
@@ -234,7 +235,7 @@ class FittedSegments:
             If a score is NaN, lengths differ or a segment is missing.
         """
         values = as_scores("scores", scores, allow_empty=True)
-        names, code = np.unique(_as_names(segments, values.size), return_inverse=True)
+        names, code = np.unique(as_labels(segments, values.size), return_inverse=True)
         scale = np.array([self._scale(name) for name in names.tolist()]).reshape(-1, 2)[code]
         return np.asarray((values - scale[:, 0]) / scale[:, 1])
 
@@ -247,7 +248,7 @@ class FittedSegments:
             If a score is NaN, lengths differ or a segment is missing.
         """
         z = self.standardise(scores, segments)
-        names = _as_names(segments, z.size)
+        names = as_labels(segments, z.size)
         found = conformal_p_values(self.pool, z)
         rich = np.isin(names, list(self.own))
         if rich.any():
@@ -265,7 +266,7 @@ class FittedSegments:
             If a score is NaN, lengths differ or a segment is missing.
         """
         p = self.p_values(scores, segments)
-        names = _as_names(segments, p.size)
+        names = as_labels(segments, p.size)
         level = np.where(np.isin(names, list(self.own)), self.rule.alpha, self._level)
         return np.asarray(p <= level)
 
@@ -275,7 +276,7 @@ class FittedSegments:
 
     def threshold(self, segment: Any) -> float:
         """Return the score above which a segment is flagged, in the detector's units."""
-        name = str(segment)
+        name = label_text(segment)
         middle, spread = self._scale(name)
         level = self.rule.alpha if name in self.own else self._level
         return middle + spread * conformal_quantile(self.own.get(name, self.pool), level)
@@ -332,7 +333,7 @@ class FittedSegments:
         InputError
             If the score is NaN.
         """
-        value, name = check_number("score", score, closed="lh"), str(segment)
+        value, name = check_number("score", score, closed="lh"), label_text(segment)
         middle, spread = self._scale(name)
         z, normal = (value - middle) / spread, self.own.get(name, self.pool)
         p = (1.0 + len(normal) - float(np.searchsorted(normal, z))) / (len(normal) + 1.0)
@@ -387,14 +388,3 @@ def _spread(values: NDArray[np.float64]) -> tuple[float, float]:
     middle = float(np.median(values))
     wide = _MAD * float(np.median(np.abs(values - middle)))
     return middle, wide or float(values.std()) or 1.0
-
-
-def _as_names(segments: ArrayLike, size: int) -> NDArray[np.str_]:
-    array = np.asarray(segments)
-    if array.ndim != 1 or array.size != size:
-        raise InputError(f"segments must hold one label per score, shape ({size},), found shape {array.shape}.")
-    if any(name is None or name != name for name in array.tolist()):
-        raise InputError(
-            "segments must not hold missing labels; give them a name of their own, for instance 'unknown'."
-        )
-    return np.array([str(name) for name in array.tolist()], dtype=np.str_)

@@ -133,13 +133,19 @@ class GANEnsemble(Detector):
         return inner
 
     @property
+    def _known(self) -> Any:
+        """The base of a fit; before one, when the shape of the samples is not known, that of rows."""
+        base = self.__dict__.get("detector_") or self.base or "egbad"
+        return _BASES[base]() if isinstance(base, str) else base
+
+    @property
     def _drawn(self) -> bool:
         """Whether a batch trains one pair."""
-        return (self.pairing or self.detector_.pairing) == "sample"
+        return (self.pairing or self._known.pairing) == "sample"
 
     @property
     def _training(self) -> Training:
-        inner = self.detector_
+        inner = self._known
         usual = inner.defaults.over(BASE_TRAINING)
         if self._drawn:
             # A network takes part in some batches only, and is to see as many of them as it would alone.
