@@ -72,6 +72,26 @@ def test_clone_of_a_fitted_detector_is_unfitted(first_case):
         twin.anomaly_score(first_case.wrap(first_case.normal()))
 
 
+def test_a_backbone_changes_the_network_or_is_refused(first_case):
+    def network(width):
+        detector = first_case.make(training=Training(updates=1), backbone=Backbone(hidden=(width,)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GenadWarning)
+            detector.fit(first_case.wrap(first_case.normal()[:64]))
+        return {name: tuple(value.shape) for name, value in detector.net_.state_dict().items()}
+
+    if not type(first_case.make()).takes_backbone:
+        with pytest.raises(InputError, match=r"backbone: .* has no network that it would change; leave it out"):
+            network(6)
+        return
+    try:
+        narrow = network(6)
+    except InputError as error:  # some take no backbone of this form, and say so
+        assert str(error).startswith("backbone: ")  # noqa: PT017 - one that is raised is checked
+        return
+    assert narrow != network(7)
+
+
 def test_the_representation_makes_the_detector_again(first_case):
     detector = first_case.make(random_state=3, threshold=Conformal(alpha=0.2), verbose=False)
     detector.set_params(backbone=Backbone("mlp", hidden=(8,)))
@@ -168,8 +188,6 @@ def test_data_of_one_axis_are_refused_where_rows_are_needed(array_case):
     ("threshold", 0.5), ("device", "abacus"), ("backbone", "no such backbone"),
 ])  # fmt: skip
 def test_wrong_common_parameters_are_named(first_case, parameter, value):
-    if first_case.cls.card.family is Family.WRAPPER and parameter == "backbone":
-        pytest.skip("the backbone of a wrapper is that of the detector inside")
     detector = first_case.make().set_params(**{parameter: value})
     with pytest.raises(GenadError, match=f"^{parameter}"):
         first_case.fit(detector, first_case.normal())

@@ -147,6 +147,8 @@ class Committee(CommitteeBase):
     detectors: tuple[Detector, ...] = ()
     weights: tuple[float, ...] | None = field(default=None, kw_only=True)
 
+    takes_backbone = False
+
     def _check_parameters(self) -> None:
         if not self.detectors:
             raise InputError("detectors: none was given; use at least one, for instance (Autoencoder(), VAE()).")

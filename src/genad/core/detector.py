@@ -47,7 +47,8 @@ class Detector(Settings, Hooks, Feedback, OutlierMixin, BaseEstimator):
     Parameters
     ----------
     backbone : Backbone or str, optional
-        Architecture of the networks; chosen by the shape of a sample when absent.
+        Architecture of the networks; chosen by the shape of a sample when absent. Methods whose network is their own
+        idea, or that have none, refuse one.
     training : Training, optional
         How to train; its empty fields take the method's own defaults.
     threshold : Threshold, optional

@@ -67,6 +67,8 @@ class Ensemble(Detector):
     n: int = field(default=8, kw_only=True)
     combine: Literal["mean", "median", "max"] = field(default="mean", kw_only=True)
 
+    takes_backbone = False
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_inner("detector", self.detector)

@@ -32,6 +32,11 @@ def check_settings(detector: Any) -> None:
             raise InputError(f"{name}: a {type(value).__name__} was given; use a genad.{kind.__name__} or None.")
     resolve_device(detector.device)
     backbone = detector.backbone
+    if backbone is not None and not detector.takes_backbone:
+        raise InputError(
+            f"backbone: {backbone!r} was given, but {type(detector).__name__} has no network that it would change; "
+            "leave it out."
+        )
     asked = Backbone(backbone) if isinstance(backbone, str) else backbone
     if asked is not None and (not isinstance(asked, Backbone) or asked.name not in (None, *KINDS)):
         raise InputError(f"backbone: {backbone!r} was given; use a genad.Backbone, None, or one of {', '.join(KINDS)}.")
@@ -48,6 +53,8 @@ class Settings:
     #: Where it computes, as found at the fit.
     device_: str
     defaults: ClassVar[Training]
+    #: Whether a ``backbone`` changes the networks; one that would not is refused.
+    takes_backbone: ClassVar[bool] = True
 
     def _check_parameters(self) -> None:
         check_settings(self)

@@ -245,6 +245,8 @@ class Windowed(SeriesDetector):
     detector: Detector | None = None
     spread: Literal["window", "step"] = field(default="window", kw_only=True)
 
+    takes_backbone = False
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_inner("detector", self.detector)
@@ -253,9 +255,10 @@ class Windowed(SeriesDetector):
             raise InputError(f"spread: {self.spread!r} was given; use 'window' or 'step'.")
 
     def _prepare(self) -> None:
-        self.detector_ = inner_detector(self, self.detector)
-        if self.detector_.backbone is None:
-            self.detector_.backbone = "mlp"
+        detector: Detector = clone(self.detector)
+        if detector.backbone is None and detector.takes_backbone:
+            detector.backbone = "mlp"
+        self.detector_ = inner_detector(self, detector)
 
     @property
     def grad_at_score(self) -> bool:  # type: ignore[override]

@@ -93,6 +93,7 @@ class FrozenFeatures(Detector):
     images: int = field(default=2000, kw_only=True)
 
     stackable = False
+    takes_backbone = False
     #: Stages of the backbone whose maps the method reads.
     stages: ClassVar[tuple[int, ...]]
 

@@ -33,6 +33,7 @@ class StridedDetector(SeriesDetector):
     #: The interval is the window over this, when the user gives none.
     overlap = 8
     least_rows = RECURRENT_ROWS
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -118,6 +118,7 @@ class PromptDetector(Detector):
     stackable = False
     #: Capabilities of :data:`genad.foundation.llm.CAPABILITIES` without which the method cannot work.
     needs: ClassVar[tuple[str, ...]] = ("chat",)
+    takes_backbone = False
 
     # ------------------------------------------------------------------ hooks
 

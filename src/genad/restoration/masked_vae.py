@@ -135,6 +135,7 @@ class MaskedVAERestorer(DrawsMixin, Detector):
     stackable = False
     inpaints = True
     defaults = Training(epochs=200, min_updates=400, max_updates=1500, batch_size=128, lr=2e-3, clip=5.0)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -241,6 +241,7 @@ class RIAD(Detector):
 
     stackable = False
     defaults = Training(epochs=60, min_updates=300, max_updates=600, batch_size=16, lr=3e-3, weight_decay=1e-5)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -157,6 +157,7 @@ class PPCA(Detector):
     score_by: Literal["likelihood", "residual"] = field(default="likelihood", kw_only=True)
 
     stackable = False
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

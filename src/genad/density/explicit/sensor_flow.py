@@ -43,6 +43,7 @@ class SensorFlowDetector(SeriesDetector):
     defaults = Training(
         epochs=10, min_updates=100, max_updates=250, batch_size=32, lr=1e-2, weight_decay=5e-4, clip=10.0
     )
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -78,6 +78,7 @@ class NearestMemory(RemembersNormals):
     size: int = field(default=20_000, kw_only=True)
 
     stackable = False
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

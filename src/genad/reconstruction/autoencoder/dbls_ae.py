@@ -168,6 +168,7 @@ class BroadDenoisingEnsemble(SeriesDetector):
     ridge: float = 1e-3
 
     stackable = False
+    takes_backbone = False
 
     @property
     def default_window(self) -> int:  # type: ignore[override]

@@ -189,6 +189,7 @@ class MemStream(StreamDetector):
     update: bool = True
 
     defaults = Training(updates=500, batch_size=256, lr=1e-2)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

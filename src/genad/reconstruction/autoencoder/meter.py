@@ -214,6 +214,7 @@ class METER(StreamDetector):
     update: bool = True
 
     defaults = Training(epochs=30, min_updates=900, max_updates=1500, batch_size=128, lr=1e-2)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -166,6 +166,7 @@ class StackedContractiveSVM(EncodeMixin, Detector):
 
     stackable = False
     defaults = Training(epochs=60, min_updates=900, max_updates=3000, batch_size=256, lr=5e-3)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -171,6 +171,7 @@ class LSTMNDT(SeriesDetector):
     least_rows = RECURRENT_ROWS
     stackable = False
     defaults = Training(updates=150, batch_size=64, lr=5e-3, clip=5.0)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -193,6 +193,7 @@ class TranAD(SeriesDetector):
     fold: ClassVar[Literal["mean", "last"]] = "last"
     stackable = False
     defaults = Training(updates=120, batch_size=64, lr=5e-3, weight_decay=1e-5, clip=1.0)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

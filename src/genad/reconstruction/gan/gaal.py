@@ -116,6 +116,7 @@ class _GAAL(Detector):
     stop: float = 1 / 3
 
     defaults = Training(epochs=15, min_updates=500, max_updates=3000, batch_size=256, lr=1e-2, schedule="constant")
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -70,6 +70,7 @@ class SynthesisDetector(Detector):
 
     stackable = False
     inpaints = True
+    takes_backbone = False
 
     def networks(self, frame: PixelFrame, channels: int) -> SynthesisNet:
         """Make the networks for images of ``channels`` and the size of the frame."""

@@ -175,6 +175,7 @@ class ACVAE(RelearningDetector):
     fold: ClassVar[Literal["mean", "last"]] = "last"
     least_rows = RECURRENT_ROWS
     defaults = Training(updates=400, batch_size=64, lr=1e-2, clip=10.0)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

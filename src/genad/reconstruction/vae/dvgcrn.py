@@ -297,6 +297,7 @@ class DVGCRN(SeriesDetector):
     least_rows = RECURRENT_ROWS
     stackable = False
     defaults = Training(updates=200, batch_size=128, lr=1e-2, clip=10.0)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

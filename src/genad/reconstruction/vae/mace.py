@@ -274,6 +274,7 @@ class MACE(SeriesDetector):
     default_window: ClassVar[int] = 40
     stackable = False
     defaults = Training(updates=300, batch_size=64, lr=5e-3, clip=10.0)
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -182,6 +182,7 @@ class SLAVAE(RelearningDetector):
     # Its divergences fade with every further update, so it does not go on from the fitted weights.
     anew: ClassVar[bool] = True
     defaults = Training(epochs=20, min_updates=300, max_updates=500, batch_size=256, lr=1e-3)
+    takes_backbone = False
 
     @property
     def default_window(self) -> int:  # type: ignore[override]

@@ -64,6 +64,7 @@ class SequentialVAE(SeriesDetector):
     hidden: int = field(default=32, kw_only=True)
 
     least_rows = RECURRENT_ROWS
+    takes_backbone = False
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

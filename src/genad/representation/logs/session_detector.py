@@ -24,6 +24,7 @@ class SessionDetector(Detector):
     """
 
     stackable = False
+    takes_backbone = False
 
     def session_adapter(self) -> Adapter:
         """Return the unfitted bridge from sessions to samples."""
