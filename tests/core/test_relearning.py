@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from genad import ACVAE, SLAVAE, BestF, Training
 from genad.core.relearning import LabelMemory, drawn, some, spread_out, windows_at
 from genad.data.samples import WindowSamples
 from genad.errors import InputError
@@ -48,3 +49,41 @@ def test_the_memory_tells_anomalies_from_normals_and_forgets_what_it_was_told():
     memory.forget()
     assert memory.anomalies[:, 0].tolist() == [5.0]
     assert not len(memory.normals)
+
+
+def _walk(n, seed, level=0.0):
+    t = np.arange(n)
+    noise = np.random.default_rng(seed).normal(size=(n, 2))
+    return np.c_[np.sin(t / 5), np.cos(t / 5)] + 0.1 * noise + level
+
+
+@pytest.mark.filterwarnings("ignore::genad.errors.GenadWarning")
+@pytest.mark.parametrize("cls", [SLAVAE, ACVAE])
+def test_forgetting_comes_back_to_the_latest_calibration(cls):
+    series, other = _walk(500, 0), _walk(300, 1, level=1.0)
+    labels = np.full(300, -1)
+    labels[[60, 120, 180]] = 0
+
+    def fitted():
+        return cls(training=Training(updates=20)).fit(series)
+
+    plain = fitted().calibrate(other)
+    taught = fitted().feedback(other, labels).calibrate(other)
+    assert taught.before_[1] == plain.threshold_
+    assert not np.array_equal(taught.anomaly_score(other), plain.anomaly_score(other))
+    taught.forget()
+    assert taught.threshold_ == plain.threshold_
+    np.testing.assert_array_equal(taught.calibration_scores_, plain.calibration_scores_)
+    np.testing.assert_array_equal(taught.anomaly_score(other), plain.anomaly_score(other))
+
+
+@pytest.mark.filterwarnings("ignore::genad.errors.GenadWarning")
+@pytest.mark.parametrize("cls", [SLAVAE, ACVAE])
+def test_a_normal_label_leaves_a_threshold_by_anomalies_one(cls):
+    series, y = _walk(500, 0), np.zeros(500, int)
+    series[200:220] += 3.0
+    y[200:220] = 1
+    detector = cls(training=Training(updates=20), threshold=BestF()).fit(series, y)
+    labels = np.full(500, -1)
+    labels[300] = 0
+    assert detector.feedback(series, labels).threshold_.rule == "BestF"

@@ -121,7 +121,7 @@ class RelearningDetector(SeriesDetector):
     #: Whether learning from labels starts where the fit began, and not from the fitted weights.
     anew: ClassVar[bool] = False
     #: Whether other detectors score with the very weights of this one.
-    shares_net_: bool = False
+    shares_net_ = False
 
     # ------------------------------------------------------------------ hooks
 
@@ -184,8 +184,7 @@ class RelearningDetector(SeriesDetector):
         memory.labels = torch.cat([memory.labels, given])
         memory.wrong = torch.cat([memory.wrong, wrong.long()])
         self._relearn(net)
-        held, mine = self._scores_of(memory.held), self._scores_of(memory.told)
-        self._move_threshold(held, mine, memory.labels.cpu().numpy())
+        self._judge_anew(memory)
         return self
 
     def forget(self) -> Self:
@@ -235,6 +234,8 @@ class RelearningDetector(SeriesDetector):
     def calibrate(self, X: Any, y: Any = None) -> Self:
         """Set the threshold and the p-values from other data, without touching the model.
 
+        What labels taught (:meth:`feedback`) stays, and :meth:`forget` comes back to this calibration without labels.
+
         Parameters
         ----------
         X : array, dataframe, Series or path
@@ -246,10 +247,22 @@ class RelearningDetector(SeriesDetector):
         -------
         Self
         """
-        super().calibrate(X, y)
+        net: Any = self.net_
+        memory: LabelMemory = net.memory
+        taught = _flat(net.model) if self.before_ is not None else None
+        try:
+            if taught is not None:
+                self._put_back(net, memory.original)
+            super().calibrate(X, y)
+        finally:
+            if taught is not None:
+                self._put_back(net, taught)
         loaded = self._ingest(X, reset=False)
         normal = np.flatnonzero(self._labels(y, loaded).normal)
         self._keep_held(windows_at(loaded.samples, normal)[0])
+        if taught is not None:
+            self.before_ = self.calibration_scores_, self.threshold_
+            self._judge_anew(memory)
         return self
 
     # ------------------------------------------------------------------ inside
@@ -277,6 +290,12 @@ class RelearningDetector(SeriesDetector):
         with torch.no_grad():
             net: Any = self.net_
             net.memory.held = some(self.examples(net, held)).clone()
+
+    def _judge_anew(self, memory: LabelMemory) -> None:
+        """Set calibration and threshold by what the taught model says of held-out, labelled and known steps."""
+        held, mine = self._scores_of(memory.held), self._scores_of(memory.told)
+        known = self._scores_of(memory.known) if len(memory.known) else None
+        self._move_threshold(held, mine, memory.labels.cpu().numpy(), known)
 
     def _relearn(self, net: Any) -> None:
         self._put_back(net, net.memory.initial if self.anew else net.memory.original)
