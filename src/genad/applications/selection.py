@@ -148,25 +148,25 @@ def select(
 
     Notes
     -----
-    What is deterministic: with a budget of work the choice depends on data, candidates and seed alone. With a budget
-    of time the clock is read once, on a short training and on each candidate's scores of a few rows, to turn time into
+    What is deterministic: with a budget of work the choice depends on data, candidates and seed alone. With a budget of
+    time the clock is read once, on a short training and on each candidate's scores of a few rows, to turn time into
     work, rounded down to a power of two, and slow scoring into what it costs, rounded up to one; the same choice then
     follows every time these come to the same powers. A candidate whose scoring alone is too slow is left out. Should
     the machine slow down so much that the time is over before the work is done, nothing further is started, the last
     complete round decides, and the reason says so.
 
-    When it fails: what is made, or left out, may be unlike what happens. A candidate that is good at it and bad at
-    real anomalies is not found out, and anomalies in ``X`` count as normal. On the 14 ADBench tables (3 seeds) it
-    takes another candidate than the default in 2 of 42 cases and is ahead of it in both: mean AUROC/AP 0.9585/0.874, of
+    When it fails: what is made, or left out, may be unlike what happens. A candidate that is good at it and bad at real
+    anomalies is not found out, and anomalies in ``X`` count as normal. On the 14 ADBench tables (3 seeds) it takes
+    another candidate than the default in 2 of 42 cases and is ahead of it in both: mean AUROC/AP 0.9585/0.874, of
     always the default 0.9582/0.873, of always 5-NN 0.9537/0.858, of the candidate that labels would have chosen
-    0.9620/0.889. In a trial there (with an earlier default) what is made up alone would have chosen badly (0.941), and groups left out alone
-    little better (0.955): the order of the candidates by the first has nothing to do with the real one (mean rank
-    correlation 0.00), by the second something (0.42), but they are seldom wrong together. The number of groups and
-    the half error were settled with these figures in sight. On one recording of each of seven sets of series the
-    default is kept every time: mean AUROC 0.837, always 3-NN 0.815, the oracle 0.898. In trials on eight to
-    thirteen recordings events of 20 and of 100 steps, levels, flat lines and noise among them, chose worse than
-    always the default, and so did regimes of a series that were left out. The defaults are hard to beat; what the
-    table of candidates does tell is which kinds of anomaly each of them sees.
+    0.9620/0.889. In a trial there (with an earlier default) what is made up alone would have chosen badly (0.941), and
+    groups left out alone little better (0.955): the order of the candidates by the first has nothing to do with the
+    real one (mean rank correlation 0.00), by the second something (0.42), but they are seldom wrong together. The
+    number of groups and the half error were settled with these figures in sight. On one recording of each of seven sets
+    of series the default is kept every time: mean AUROC 0.837, always 3-NN 0.815, the oracle 0.898. In trials on eight
+    to thirteen recordings events of 20 and of 100 steps, levels, flat lines and noise among them, chose worse than
+    always the default, and so did regimes of a series that were left out. The defaults are hard to beat; what the table
+    of candidates does tell is which kinds of anomaly each of them sees.
 
     Examples
     --------
