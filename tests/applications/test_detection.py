@@ -10,7 +10,7 @@ from genad.applications.detection import kind_for, make_detector, wrapped
 from genad.applications.reading import read, read_both
 from genad.core.windows import Windowed
 from genad.data.kinds import Kind
-from genad.errors import DataWarning, InputError
+from genad.errors import DataWarning, InputError, InputTypeError
 
 
 @pytest.fixture
@@ -92,6 +92,11 @@ def test_labels_from_a_file(tmp_path):
 def test_bad_labels(labels, said):
     with pytest.raises(InputError, match=said):
         read([[1.0], [2.0], [3.0]], labels=labels)
+
+
+def test_a_detector_in_place_of_its_name():
+    with pytest.raises(InputTypeError, match="method: a PPCA was given; use the name of a detector"):
+        genad.detect([[1.0]], method=genad.PPCA())
 
 
 def test_unknown_kind():

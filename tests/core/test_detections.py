@@ -114,8 +114,8 @@ def test_shares_add_up_whatever_the_map(row, expected):
 def test_parts_can_be_cut_and_counted_from_the_end():
     assert [part.name for part in table().explain(-1, parts=1)] == ["a"]
     assert table().explain(-1).index == 3
-    for i in (4, -5):
-        with pytest.raises(InputError, match=f"^i: {i} was given; the data have 4 units"):
+    for i in (4, -5, 1.5, "a"):
+        with pytest.raises(InputError, match=f"^i: {i!r} was given; the data have 4 units"):
             table().explain(i)
 
 

@@ -15,7 +15,7 @@ from genad.core.registry import (
     snake_case,
 )
 from genad.data.kinds import Kind
-from genad.errors import InputError
+from genad.errors import InputError, InputTypeError
 
 
 @pytest.mark.parametrize(("name", "expected"), [
@@ -60,6 +60,11 @@ def test_names_take_hyphens_and_capitals():
 def test_an_unknown_name_lists_the_nearest(name, hint):
     with pytest.raises(InputError, match=hint):
         create(name)
+
+
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(InputTypeError, match="name: 5 was given; use the name of a detector"):
+        create(5)
 
 
 def test_an_unknown_parameter_lists_what_there_is():

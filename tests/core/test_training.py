@@ -15,6 +15,7 @@ from genad.errors import InputError
     ("lr", 0.0), ("lr", math.nan), ("lr", math.inf), ("weight_decay", -1e-3), ("warmup", -1), ("clip", -1.0),
     ("ema", -0.1), ("ema", 1.0), ("patience", -1), ("validation", 0.0), ("validation", 1.0), ("max_seconds", 0.0),
     ("checkpoint_seconds", -1.0), ("optimizer", "lion"), ("schedule", "step"), ("precision", "float16"),
+    ("epochs", "3"), ("updates", 2.5), ("batch_size", True), ("lr", "fast"),
 ])  # fmt: skip
 def test_values_that_cannot_train_are_refused(field, value):
     with pytest.raises(InputError, match=rf"^Training.{field}: {value!r} was given"):

@@ -13,7 +13,7 @@ from genad.core.windows import Windowed
 from genad.data.image import Images
 from genad.data.kinds import Kind
 from genad.data.log import Sessions
-from genad.errors import InputError
+from genad.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -243,6 +243,11 @@ def detect(
     >>> int(found.top(1)[0])
     7
     """
+    if method is not None and not isinstance(method, str):
+        raise InputTypeError(
+            f"method: a {type(method).__name__} was given; use the name of a detector. One that is made already is "
+            "fitted with fit() and asked with detect()."
+        )
     asked = kind_for(method, kind, window)
     given, learnt = read_both(source, train, labels=labels, kind=asked, time=time, entity=entity, session=session)
     choice = choice_for(given, learnt) if method is None else None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from genad.errors import InputError
+from genad.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -95,7 +95,11 @@ class Catalog(Generic[C]):
         ------
         InputError
             When there is none; the message gives the nearest names.
+        InputTypeError
+            When the name is no text.
         """
+        if not isinstance(name, str):
+            raise InputTypeError(f"name: {name!r} was given; use the name of a {self.noun}, a text.")
         classes = self.classes()
         key = name.replace("-", "_").lower()
         if key not in classes:

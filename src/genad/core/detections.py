@@ -216,7 +216,7 @@ class Detections:
     def position(self, i: int) -> int:
         """Return position ``i``, counted from the end when negative, after checking that there is such a unit."""
         n = len(self)
-        if not -n <= i < n:
+        if not isinstance(i, int | np.integer) or not -n <= i < n:
             raise InputError(f"i: {i!r} was given; the data have {n} units, so use 0 to {n - 1}.")
         return int(i) % n
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,9 +100,14 @@ class Training:
         """Refuse values that cannot train anything."""
         for name, low, strict in _BOUNDS:
             value = getattr(self, name)
-            if value is not None and (not math.isfinite(value) or value < low or (strict and value == low)):
-                sign = "above" if strict else "at least"
-                raise InputError(f"Training.{name}: {value!r} was given; it must be a number {sign} {low}.")
+            if value is None:
+                continue
+            whole = name in _WHOLE
+            kind = Integral if whole else Real
+            number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or value < low or (strict and value == low):
+                noun, sign = "whole number" if whole else "number", "above" if strict else "at least"
+                raise InputError(f"Training.{name}: {value!r} was given; it must be a {noun} {sign} {low}.")
         for name, accepted in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in accepted:
@@ -142,6 +148,7 @@ _BOUNDS: tuple[tuple[str, float, bool], ...] = (
     ("clip", 0, False), ("ema", 0, False), ("patience", 0, False), ("validation", 0, True),
     ("max_seconds", 0, True), ("checkpoint_seconds", 0, False),
 )  # fmt: skip
+_WHOLE = {"updates", "min_updates", "max_updates", "batch_size", "warmup", "patience"}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("adam", "sgd", "rmsprop"),
     "schedule": ("constant", "cosine"),
