@@ -206,9 +206,9 @@ class RecurrentAEEnsemble(ReconstructionDetector, StridedDetector):
     error too. Every step of every window is computed in sequence, which makes it one of the slower methods; see
     ``step``. Mean AUROC / AP / VUS-PR over the SKAB recordings, one seed: 0.728 / 0.729 / 0.764, behind PCA of windows
     at 0.848 / 0.848 / 0.876 and nearest windows at 0.749 / 0.742 / 0.781. It misses the subtle anomalies of two UCR
-    recordings (AP 0.020). On two recordings of each of seven sets AUROC / AP / VUS-PR are 0.715 / 0.408 / 0.430 on
+    recordings (AP 0.020). On two recordings of each of seven sets AUROC / AP / VUS-PR are 0.717 / 0.408 / 0.432 on
     average, those of PCA of windows 0.803 / 0.611 / 0.606; in AUROC it is furthest behind on SKAB (0.695, 0.945) and
-    UCR (0.779, 1.000). On all recordings (one seed) they are 0.734 / 0.419 / 0.442, those of PCA of windows 0.816 /
+    UCR (0.794, 1.000). On all recordings (one seed) they are 0.734 / 0.419 / 0.442, those of PCA of windows 0.816 /
     0.632 / 0.638.
 
     Parameters

@@ -144,8 +144,8 @@ class MADGAN(StridedDetector):
     present setting was chosen by the median score of a UCR recording, which is mostly residual (0.19 and not 0.95,
     before generated values were bounded), with the AUROC of that and two SKAB recordings in sight. The discriminator
     told little in a trial on four recordings, which is why its weight is small here. On two recordings of each of seven
-    sets AUROC / AP / VUS-PR are 0.648 / 0.381 / 0.401 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in
-    AUROC it is furthest behind on UCR (0.457, 1.000) and SKAB (0.676, 0.945). On all recordings (one seed) they are
+    sets AUROC / AP / VUS-PR are 0.664 / 0.390 / 0.408 on average, those of PCA of windows 0.803 / 0.611 / 0.606; in
+    AUROC it is furthest behind on UCR (0.439, 1.000) and SKAB (0.705, 0.945). On all recordings (one seed) they are
     0.665 / 0.397 / 0.414, those of PCA of windows 0.816 / 0.632 / 0.638.
 
     Parameters
