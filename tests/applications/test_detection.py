@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import genad
@@ -36,6 +37,44 @@ def test_kind_follows_the_data(dated):
     again = read(series.X)
     assert again.kind is Kind.SERIES
     assert again.X is series.X
+
+
+def test_the_dates_of_an_index_are_time(dated):
+    days = pd.DatetimeIndex(dated["day"]).tz_localize("Europe/Vienna")
+    frame = pd.DataFrame({"load": dated["load"], "bad": dated["bad"]}, index=days)
+    for kind in (None, "series"):
+        data = read(frame, labels="bad", kind=kind)
+        assert (data.kind, data.X.names) == (Kind.SERIES, ["load"])
+        np.testing.assert_array_equal(data.X.time, days.tz_convert(None).to_numpy())
+        assert "index of the dataframe" in data.notes[0]
+    assert read(frame, kind="table").X.names == ["load", "bad"]
+    given, learnt = read_both(frame, frame.iloc[:5], labels="bad")
+    assert [len(given.X.time), len(learnt.X.time)] == [10, 5]
+    given, learnt = read_both(frame, frame.iloc[:5], labels=np.zeros(10))
+    assert (given.kind, learnt.kind, learnt.labels) == (Kind.SERIES, Kind.SERIES, None)
+    assert "read as a table although" in read(frame[::-1]).notes[0]
+    assert read(frame.reset_index(drop=True)).kind is Kind.TABLE
+
+
+def test_text_of_another_encoding(tmp_path):
+    for encoding in ("latin-1", "utf-16"):
+        path = tmp_path / "t.csv"
+        path.write_bytes("größe,ort\n1,Köln\n2,Ulm\n".encode(encoding))
+        with pytest.raises(InputError, match="encoding="):
+            read(path)
+        given, learnt = read_both(path, path, encoding=encoding)
+        for data in (read(path, encoding=encoding), read_both(path, encoding=encoding)[0], given, learnt):
+            assert data.X.names == ["größe", "ort"]
+            assert data.X.column("ort").tolist() == ["Köln", "Ulm"]
+
+
+def test_columns_may_be_ignored():
+    assert read({"a": [1.0], "b": [2.0]}, ignore=["b", "c"]).X.names == ["a"]
+
+
+def test_labels_in_the_sense_of_scikit_learn_are_refused():
+    with pytest.raises(InputError, match=r"^labels: 2 labels are 1, 1 are -1 or nothing.*scikit-learn"):
+        read([[1.0], [2.0], [3.0]], labels=np.array([1, -1, 1]))
 
 
 def test_a_gap_is_told_only_when_it_matters(dated):

@@ -320,3 +320,24 @@ def test_notes_are_short_and_on_stderr(folder, genad, quick, tmp_path):
     assert [f"note: {note}" for note in facts["notes"]] == notes
     assert any("alpha=0.01 is not attainable" in note for note in notes)
     assert "Warning" not in result.stderr
+
+
+def test_text_that_is_not_utf8_and_a_cell_that_is_no_number(genad_json, genad, quick, tmp_path):
+    rng = np.random.default_rng(0)
+    cells = [f"{v:.3f}" for v in rng.normal(50, 10, 200)]
+    cells[20], cells[60] = "-", "5000"
+    path = tmp_path / "t.csv"
+    path.write_bytes(
+        ("größe,w\n" + "".join(f"{c},{v:.3f}\n" for c, v in zip(cells, rng.normal(size=200), strict=True))).encode(
+            "latin-1"
+        )
+    )
+    asked = ("detect", path, "-o", tmp_path, "--no-report", *quick)
+    assert "encoding='latin-1'" in genad(*asked, code=2).stderr
+    facts = genad_json(*asked, "--encoding", "latin-1")
+    assert any("'größe'" in note and "'-' in row 20" in note for note in facts["notes"])
+    assert facts["top"][0]["row"] == 60
+    scores = genad("score", path, "-m", tmp_path / "model.genad", "--encoding", "latin-1").stdout
+    assert scores.count("\n") == 201
+    security = ("cybersecurity", path, "-o", tmp_path / "s", "--encoding", "latin-1", *quick)
+    assert genad_json(*security)["data"]["rows"] == 200

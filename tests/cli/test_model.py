@@ -139,11 +139,24 @@ def test_bad_models_are_code_3(folder, genad, model, tmp_path):
             assert result.stdout == ""
 
 
-def test_columns_that_differ_are_code_2(folder, genad, model):
+def test_columns_left_out_of_the_fit_may_come_again_or_not(folder, genad, quick, tmp_path):
+    path = tmp_path / "m.genad"
+    for command in (["fit", "-m", path], ["detect", "-o", tmp_path, "--no-report"]):
+        genad(*command, folder / "table.csv", "--labels", "bad", "--drop", "colour", *quick)
+        given = path if command[0] == "fit" else tmp_path / "model.genad"
+        scores = [genad("score", folder / name, "-m", given).stdout for name in ("table.csv", "plain.csv")]
+        assert scores[0] == scores[1]
+        assert scores[0].count("\n") == 601
+
+
+def test_columns_that_differ_are_code_2(folder, genad, model, tmp_path):
+    lines = (folder / "plain.csv").read_text().splitlines()
+    more = tmp_path / "more.csv"
+    more.write_text("\n".join([f"{lines[0]},extra", *(f"{line},1" for line in lines[1:])]))
     for command in (["score"], ["restore"], ["explain", "--row", 0]):
-        result = genad(*command, folder / "table.csv", "-m", model, code=2)
-        assert "'bad' that fit did not see" in result.stderr
-        genad(*command, folder / "table.csv", "-m", model, "--drop", "bad")
+        result = genad(*command, more, "-m", model, code=2)
+        assert "'extra' that fit did not see" in result.stderr
+        genad(*command, more, "-m", model, "--drop", "extra")
     result = genad("score", folder / "series.csv", "-m", model, code=2)
     assert "lacks 'a', 'b', 'c', 'colour'" in result.stderr
 

@@ -39,6 +39,12 @@ print("loaded:", *(m for m in {HEAVY!r} if m in sys.modules))
     assert python(code)[-1] == "loaded:"
 
 
+@pytest.mark.parametrize("module", ["genad", "genad.cli"])
+def test_runs_as_a_module(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("genad ")
+
+
 def test_pipe_into_a_json_reader(folder, quick, tmp_path):
     detect = [*GENAD, "detect", "-", "--json", "-o", str(tmp_path), "--no-report", *quick]
     with (folder / "plain.csv").open("rb") as file:
@@ -59,6 +65,17 @@ def test_broken_pipe_is_silent(folder, model):
     process.stderr.close()
     assert process.wait() == 0
     assert errors == b""
+
+
+def test_a_quick_error_ends_with_its_code(tmp_path):
+    (tmp_path / "header.csv").write_text("a,b,c\n")
+    (tmp_path / "rows.csv").write_text("a,b,c\n1,2,3\n4,5,6\n")
+    # Threads of a reader that still run must not bring the ending process down.
+    for args in (*[["header.csv"]] * 3, ["rows.csv", "--labels", "nope"]):
+        detect = [*GENAD, "detect", *args]
+        done = subprocess.run(detect, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert done.stderr.startswith("genad: ")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is not a signal to one process there")

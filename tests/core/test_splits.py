@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genad.core import splits
-from genad.core.splits import read_labels, split_rows
+from genad.core.splits import read_labels, rows_to_scale, split_rows
 from genad.errors import DataWarning, InputError
 
 
@@ -32,11 +33,27 @@ def test_truth_values_are_labels():
     assert read_labels(np.array([False, True]), 2).values.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("y", [["a", "b", "a"], [0, 1, 2], [0.5, 0, 1], [np.nan, 0, 1]])
+@pytest.mark.parametrize("y", [["a", "b", "a"], [0, 1, 2], [0.5, 0, 1], ["1", None, 0]])
 def test_other_values_are_ignored_with_a_warning(y):
     with pytest.warns(DataWarning, match="y is ignored"):
         labels = read_labels(y, 3)
     assert labels.values.tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("y", [[np.nan, 0, 1], [None, 0, 1], [pd.NA, False, True], pd.array([None, 0, 1], "Int64")])
+def test_nothing_is_unlabelled(y):
+    assert read_labels(y, 3).values.tolist() == [-1, 0, 1]
+    assert rows_to_scale(y, 3).tolist() == [0, 1]
+
+
+def test_labels_in_the_sense_of_scikit_learn_are_refused():
+    with pytest.raises(InputError, match=r"^y: 19 labels are 1, 1 are -1 or nothing, and none is 0\. .*scikit-learn"):
+        read_labels([1] * 19 + [-1], 20)
+
+
+@pytest.mark.parametrize("y", [[1, -1, -1], [1, -1], [1, 1, 0], [1, 1, -1, 0]])
+def test_labelled_anomalies_among_others_are_taken(y):
+    assert read_labels(y, len(y)).values.tolist() == y
 
 
 @pytest.mark.parametrize("y", [[0, 1], [0] * 5, []])

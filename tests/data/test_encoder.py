@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import genad
 from genad.data.coding import OTHER
 from genad.data.encoder import TableEncoder
 from genad.data.table import as_table
@@ -287,3 +288,22 @@ def test_memory_stays_near_the_output():
         tracemalloc.stop()
     assert fit_peak < 0.5 * x.nbytes
     assert peak < 1.5 * x.nbytes
+
+
+def test_levels_that_are_rare_share_a_column():
+    rng = np.random.default_rng(0)
+    city = np.array([f"c{i}" for i in rng.integers(0, 300, 4000)], dtype=object)
+    city[rng.random(4000) < 0.5] = "home"
+    city[:15] = "seldom"
+    (code,) = TableEncoder().fit(as_table({"city": city})).codes
+    assert (code.levels, "seldom" in code.rare, code.scattered) == (("home",), True, False)
+
+
+def test_text_of_very_many_levels_leaves_the_numbers_heard():
+    rng = np.random.default_rng(0)
+    X = {"a": rng.normal(size=6000), "b": rng.normal(size=6000)}
+    X["user"] = np.array([f"u{i}" for i in rng.integers(0, 10_000, 6000)], dtype=object)
+    with pytest.warns(DataWarning, match=r"'user' \(\d+ levels in 6000 rows\) .* are left out"):
+        detector = genad.create("ppca").fit(X)
+    gross = {name: values[:200] for name, values in X.items()} | {"a": np.full(200, 6.0)}
+    assert (detector.p_value(gross) <= 0.01).mean() > 0.95

@@ -89,7 +89,7 @@ def test_dialects(tmp_path):
     assert table.column("x").tolist() == [1.5, -2.25]
     table = read_table(put(tmp_path, "b.csv", "x\ty\n1\t2\n"), format="tsv")
     assert table.column("y").tolist() == [2]
-    late = "x,y\n" + "1,2\n" * 400_000 + "0.5,z\n"
+    late = "x,y\n" + "1,2\n" * 400_000 + "0.5,z\n" * 40_000
     table = read_table(put(tmp_path, "late.csv", late))
     assert table.column("x")[-1] == 0.5
     assert table.kinds["y"] is ColumnKind.CATEGORICAL
@@ -98,6 +98,23 @@ def test_dialects(tmp_path):
     wide = put(tmp_path, "u.csv", "x,y\n1,2\n", "utf-16")
     assert read_table(wide, encoding="utf-16").column("y").tolist() == [2]
     assert read_table(put(tmp_path, "n.csv", "x,s\nNaN,NaN\n1,NA\n")).column("x")[1] == 1.0
+
+
+@pytest.mark.parametrize(("mark", "sign"), [(",", "."), (";", ",")])
+def test_a_few_bad_cells_leave_a_column_of_numbers(tmp_path, mark, sign):
+    cells = [f"{i}{sign}5" for i in range(100)]
+    cells[7], cells[9], cells[40] = "-", "", "error"
+    text = f"temp{mark}on\n" + "".join(f"{cell}{mark}a\n" for cell in cells)
+    with pytest.warns(
+        DataWarning, match=r"column 'temp' .* 2 of its 99 cells.* as missing: the first is '-' in row 7\."
+    ):
+        table = read_table(put(tmp_path, "t.csv", text))
+    assert table.kinds["temp"] is ColumnKind.NUMERIC
+    assert np.flatnonzero(np.isnan(table.column("temp"))).tolist() == [7, 9, 40]
+    assert np.nansum(table.column("temp")) == sum(range(100)) + 50 - (7.5 + 9.5 + 40.5)
+    # More names than a few: a category.
+    few = "temp\n" + "1\n" * 90 + "a\n" * 10
+    assert read_table(put(tmp_path, "f.csv", few)).kinds["temp"] is ColumnKind.CATEGORICAL
 
 
 def test_streams(monkeypatch):
@@ -148,6 +165,7 @@ def test_no_header_is_a_warning(tmp_path):
         ("e.csv", b"", {}, r"e\.csv is empty: give a file with a header"),
         ("e.csv", b"\n \n", {}, r"e\.csv is empty"),
         ("h.csv", b"a,b\n", {}, r"h\.csv has a header \('a', 'b'\) but no rows"),
+        ("h.csv", b"a,b", {}, r"h\.csv has a header \('a', 'b'\) but no rows"),
         ("r.csv", b"a,b\n1,2\n\n1,2,3\n", {}, r"r\.csv: line 4 has 3 fields where 2 are expected"),
         ("r.csv", b"a,b\n1,2\n1\n", {}, r"r\.csv: line 3 has 1 fields where 2 are expected"),
         ("d.csv", b"a;b\n1;2\n", {"delimiter": ","}, r"';' separates .*; pass delimiter=';'"),

@@ -207,3 +207,16 @@ def test_taken_rows_leave_gaps_and_keep_their_entities():
     whole = as_series(np.arange(6.0)).take(np.array([5, 0, 1, 3]))
     assert whole.segments.tolist() == [[0, 2], [2, 3], [3, 4]]
     assert as_series(np.arange(6.0)).take(np.arange(6)).segments.tolist() == [[0, 6]]
+
+
+def test_the_dates_of_an_index_are_time():
+    days = pd.date_range("2024-01-01", periods=4, freq="D")
+    for index in (days, days.to_period("D"), days.tz_localize("UTC")):
+        series = as_series(pd.DataFrame({"load": [1.0, 2, 3, 4]}, index=index))
+        np.testing.assert_array_equal(series.time, days.to_numpy())
+    # A column of dates comes first, and False takes no time.
+    frame = pd.DataFrame({"day": days, "load": [1.0, 2, 3, 4]}, index=days + pd.Timedelta("1h"))
+    np.testing.assert_array_equal(as_series(frame).time, days.to_numpy())
+    assert as_series(frame[["load"]], time=False).time is None
+    with pytest.raises(InputError, match=r"^time"):
+        as_series(frame[["load"]][::-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,13 @@ import numpy as np
 from genad.applications.data import Data
 from genad.applications.images import is_image_source, read_image_data, read_image_job
 from genad.applications.logs import is_log_source, read_log_data, read_log_job
+from genad.core.splits import check_sense, label_values
 from genad.data.columns import ColumnKind
 from genad.data.io import read_table
 from genad.data.kinds import Kind, kind_of_shape
 from genad.data.series import Series, as_series
 from genad.data.table import Table, as_table
+from genad.data.timeaxis import time_index
 from genad.errors import DataWarning, InputError
 
 if TYPE_CHECKING:
@@ -24,9 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KINDS = (Kind.TABLE, Kind.SERIES)
-_OF_LOGS = ("session", "layout", "year", "encoding")
+_OF_LOGS = ("session", "layout", "year")
 _OF_IMAGES = ("size", "skip_broken", "progress")
 _OF_ROWS = ("delimiter", "drop")
+_BY_INDEX = "the dates in the index of the dataframe are taken as time stamps"
 
 
 def read(
@@ -37,7 +41,10 @@ def read(
     entity: str | None = None,
     labels: str | Path | NDArray[Any] | None = None,
     delimiter: str | None = None,
+    encoding: str | None = None,
     drop: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    index: NDArray[Any] | None = None,
     **of_logs: Any,
 ) -> Data:
     """Read data for a job and settle whether they are a table, a series, images or a log.
@@ -56,10 +63,16 @@ def read(
         labels themselves, one a row.
     delimiter : str, optional
         Column separator of a text file.
+    encoding : str, optional
+        Encoding of a text file or log; UTF-8 when absent.
     drop : sequence of str
         Columns to leave out.
+    ignore : sequence of str
+        Columns to leave out where the data have them.
+    index : array, optional
+        Time stamps, one a row, for data without a column of dates; those of a dataframe's index when absent.
     **of_logs
-        ``session``, ``layout``, ``year`` and ``encoding`` of :func:`genad.applications.logs.read_log_data`.
+        ``session``, ``layout`` and ``year`` of :func:`genad.applications.logs.read_log_data`.
 
     Returns
     -------
@@ -80,9 +93,10 @@ def read(
     """
     if is_log_source(source, kind):
         _refuse("a log has no columns", {"delimiter": delimiter, "drop": drop})
-        return read_log_data(source, labels=labels, kind=kind, time=time, entity=entity, **of_logs)
+        return read_log_data(source, labels=labels, kind=kind, time=time, entity=entity, encoding=encoding, **of_logs)
     _refuse("only logs have it, and these are none", of_logs)
     if is_image_source(source):
+        _refuse("only text has it, and these are images", {"encoding": encoding})
         return read_image_data(source, labels=labels)
     if isinstance(source, np.ndarray) and source.ndim in {3, 4, 5}:
         found = kind_of_shape(source.shape[1:])
@@ -93,31 +107,38 @@ def read(
     if isinstance(source, Series):
         values, _ = _labels(labels, None, len(source))
         return Data(source, Kind.SERIES, values, "a series was given")
-    table = _table(source, delimiter)
+    table = _table(source, delimiter, encoding)
     values, used = _labels(labels, table, len(table))
-    table = table.drop([*drop, *(() if used is None or used in drop else (used,))])
+    left_out = [*drop, *(name for name in ignore if name in table.names), *(() if used is None else (used,))]
+    table = table.drop(list(dict.fromkeys(left_out)))
     if not table.names:
         raise InputError("drop: no column is left; keep at least one.")
+    stamps, notes = None, []
+    if time is None and ColumnKind.DATETIME not in table.kinds.values():
+        stamps = time_index(source) if index is None else index
     if kind is not None:
         why = "asked for"
     elif time or entity:
         kind, why = Kind.SERIES, f"a column of {'time' if time else 'entities'} was named"
     else:
-        return _guess(table, values)
+        return _guess(table, values, stamps)
     if kind == Kind.TABLE:
         return Data(table, Kind.TABLE, values, why)
-    return Data(as_series(table, time=time, entity=entity), Kind.SERIES, values, why)
+    if stamps is not None:
+        notes.append(_BY_INDEX)
+    series = as_series(table, time=time if stamps is None else stamps, entity=entity)
+    return Data(series, Kind.SERIES, values, why, notes)
 
 
-def _guess(table: Table, labels: NDArray[np.int64] | None) -> Data:
+def _guess(table: Table, labels: NDArray[np.int64] | None, stamps: NDArray[Any] | None) -> Data:
     """Read a table as a series when it has a usable time and nothing but numbers beside it."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
-            series = as_series(table)
+            series = as_series(table, time=stamps)
         except InputError as error:
             notes = []
-            if ColumnKind.DATETIME in table.kinds.values():
+            if stamps is not None or ColumnKind.DATETIME in table.kinds.values():
                 notes.append(f"read as a table although it holds dates, because {error}")
             return Data(table, Kind.TABLE, labels, "it is not numbers over time", notes)
     if series.time is None:
@@ -126,7 +147,8 @@ def _guess(table: Table, labels: NDArray[np.int64] | None) -> Data:
     for warning in heard:
         if issubclass(warning.category, DataWarning):
             warnings.warn(str(warning.message), DataWarning, stacklevel=3)
-    return Data(series, Kind.SERIES, labels, "it has ascending time stamps")
+    notes = [] if stamps is None else [_BY_INDEX]
+    return Data(series, Kind.SERIES, labels, "it has ascending time stamps", notes)
 
 
 def read_both(
@@ -175,24 +197,26 @@ def read_both(
         return read_log_job(source, train, labels=labels, kind=kind, **options)
     _refuse("only logs have it, and these are none", _taken(options, _OF_LOGS))
     if is_image_source(source, train):
-        only = [name for name in ("time", "entity", "delimiter", "drop") if options.pop(name, None)]
+        only = [name for name in ("time", "entity", "delimiter", "encoding", "drop") if options.pop(name, None)]
         return read_image_job(source, train, labels=labels, only=only, **options)
     _refuse("only images have it, and these are none", _taken(options, _OF_IMAGES))
     if train is None:
         both = read(source, labels=labels, kind=kind, **options)
         return both, both
-    drop = options.pop("drop", ())
-    parts = _without(
-        drop,
-        *(part if isinstance(part, Series) else _table(part, options.get("delimiter")) for part in (source, train)),
-    )
+    drop, encoding = options.pop("drop", ()), options.pop("encoding", None)
+    tables = [
+        part if isinstance(part, Series) else _table(part, options.get("delimiter"), encoding)
+        for part in (source, train)
+    ]
+    parts = list(zip(_without(drop, *tables), map(time_index, (source, train)), strict=True))
     if not isinstance(labels, str | Path):
-        return _apart(parts[0], parts[1], labels, kind, options)
-    mine, other = (str(labels) if isinstance(part, Table) and str(labels) in part.names else None for part in parts)
+        return _apart(parts, labels, kind, options)
+    tables = [table for table, _ in parts]
+    mine, other = (str(labels) if isinstance(part, Table) and str(labels) in part.names else None for part in tables)
     if mine is None and other is None:
-        return _apart(parts[0], parts[1], _find_labels(labels, parts)[0], kind, options)
-    given = read(parts[0], labels=mine, kind=kind, **options)
-    return given, read(parts[1], labels=other, kind=given.kind, **options)
+        return _apart(parts, _find_labels(labels, tables)[0], kind, options)
+    given = read(parts[0][0], labels=mine, kind=kind, index=parts[0][1], **options)
+    return given, read(parts[1][0], labels=other, kind=given.kind, index=parts[1][1], **options)
 
 
 def _taken(options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -219,11 +243,11 @@ def _without(drop: Sequence[str], *parts: Table | Series) -> list[Table | Series
 
 
 def _apart(
-    source: Any, train: Any, labels: Any, kind: Kind | str | None, options: Mapping[str, Any]
+    parts: Sequence[tuple[Any, Any]], labels: Any, kind: Kind | str | None, options: Mapping[str, Any]
 ) -> tuple[Data, Data]:
-    """Read both and give labels that came apart to the one they fit."""
-    given = read(source, kind=kind, **options)
-    learnt = read(train, kind=given.kind, **options)
+    """Read both (each with its index) and give labels that came apart to the one they fit."""
+    given = read(parts[0][0], kind=kind, index=parts[0][1], **options)
+    learnt = read(parts[1][0], kind=given.kind, index=parts[1][1], **options)
     if labels is None:
         return given, learnt
     n = len(np.asarray(labels).ravel())
@@ -237,9 +261,9 @@ def _apart(
     return given, learnt
 
 
-def _table(source: Any, delimiter: str | None) -> Table:
+def _table(source: Any, delimiter: str | None, encoding: str | None = None) -> Table:
     if isinstance(source, str | Path):
-        return read_table(source, delimiter=delimiter)
+        return read_table(source, delimiter=delimiter, encoding=encoding or "utf-8")
     return as_table(source)
 
 
@@ -272,7 +296,7 @@ def _find_labels(name: str | Path, parts: Sequence[Any]) -> tuple[NDArray[Any], 
 def _column_of_labels(path: str | Path) -> NDArray[Any]:
     with warnings.catch_warnings():
         # A file of nothing but labels needs no header.
-        warnings.simplefilter("ignore", DataWarning)
+        warnings.filterwarnings("ignore", ".* has no header", DataWarning)
         table = read_table(path)
     if "label" not in table.names and len(table.names) > 1:
         raise InputError(
@@ -288,19 +312,17 @@ def _as_labels(column: NDArray[Any]) -> NDArray[np.int64]:
     Raises
     ------
     InputError
-        For anything else.
+        For anything else, or when 1 seems to mean normal.
     """
-    if column.dtype == object:
-        column = np.array([-1 if cell is None else cell for cell in column], dtype=object)
-    try:
-        numbers = np.nan_to_num(np.asarray(column, np.float64), nan=-1.0)
-    except (TypeError, ValueError):
-        numbers = np.full(len(column), np.inf)
-    wrong = ~np.isin(numbers, (-1, 0, 1))
-    if wrong.any():
-        found = sorted({str(value) for value in column[wrong]})[:5]
+    if column.dtype.kind == "U":
+        with contextlib.suppress(ValueError):
+            column = column.astype(np.float64)
+    values = label_values(column)
+    if values is None:
+        found = sorted({str(cell) for cell in column if label_values(np.array([cell], column.dtype)) is None})[:5]
         raise InputError(
             f"labels: found {', '.join(found)}; use 1 for anomalies, 0 for normal rows and -1 or "
             "nothing for unlabelled ones."
         )
-    return numbers.astype(np.int64)
+    check_sense(values, "labels")
+    return values

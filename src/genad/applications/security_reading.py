@@ -86,7 +86,7 @@ def read_security(
     delimiter, drop
         Of tables, as in :func:`genad.applications.reading.read`.
     **options
-        Of logs, as for :func:`genad.applications.reading.read_both`.
+        Of logs, as for :func:`genad.applications.reading.read_both`; ``encoding`` also of a table.
 
     Returns
     -------
@@ -109,10 +109,11 @@ def read_security(
     if kind == Kind.LOG or (kind is None and _is_log(source)):
         given, learnt = read_both(source, train, labels=labels, kind=Kind.LOG, **_given(options))
         return SecurityData(given, learnt)
+    encoding = options.pop("encoding", None)
     refused = next(iter(_given(options)), None)
     if refused is not None:
         raise InputError(f"{refused}: only logs have it, and these are rows of a table; leave it out.")
-    tables = [_table(part, delimiter) for part in ([source] if train is None else [source, train])]
+    tables = [_table(part, delimiter, encoding) for part in ([source] if train is None else [source, train])]
     for name in drop:
         if not any(name in table.names for table in tables):
             tables[0].drop([name])  # says which columns there are
@@ -184,8 +185,10 @@ def _is_log(source: Any) -> bool:
     return isinstance(source, str | Path) and str(source) != "-" and holds_log(source)
 
 
-def _table(source: Any, delimiter: str | None) -> Table:
-    return read_table(source, delimiter=delimiter) if isinstance(source, str | Path) else as_table(source)
+def _table(source: Any, delimiter: str | None, encoding: str | None) -> Table:
+    if isinstance(source, str | Path):
+        return read_table(source, delimiter=delimiter, encoding=encoding or "utf-8")
+    return as_table(source)
 
 
 def _names(labels: Any, tables: Sequence[Table]) -> list[NDArray[Any] | None] | None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What a model remembers of how its file was read.
 _REMEMBERED = ("time", "entity", "session", "layout")
+# Columns it was not fitted on, which later files may have or lack.
+_LEFT_OUT = ("labels", "drop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +175,13 @@ def _forget_run(detector: Detector) -> None:
 
 def remember(detector: Detector, reading: Mapping[str, Any]) -> None:
     """Keep with a detector how the file it learnt from was read, so that later commands need not be told again."""
-    detector.reading_ = {name: reading[name] for name in _REMEMBERED if reading.get(name)}
+    kept = {name: reading[name] for name in _REMEMBERED if reading.get(name)}
+    ignore = [str(name) for part in _LEFT_OUT for name in _names(reading.get(part))]
+    detector.reading_ = kept | ({"ignore": ignore} if ignore else {})
+
+
+def _names(given: Any) -> Sequence[Any]:
+    return () if given is None else [given] if isinstance(given, str | Path) else given
 
 
 def read_for(detector: Detector, path: str, columns: Columns, logs: LogOptions) -> Data:

@@ -54,7 +54,7 @@ class LogOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="UTF-8 when absent, with odd lines read as Windows-1252.",
+            help="Of a log, or of CSV or TSV text; UTF-8 when absent, with odd lines of a log read as Windows-1252.",
             rich_help_panel=_LOGS,
         ),
     ] = None

@@ -66,7 +66,7 @@ def fit(
     make_folder(model.parent)
     with in_words_of_options():
         detector = jobs.fit(data, request, model.with_name(f"{model.name}.ckpt"), terminal)
-    jobs.remember(detector, columns.arguments() | logs.arguments())
+    jobs.remember(detector, {"labels": labels, **columns.arguments(), **logs.arguments()})
     detector.save(model)
     facts: dict[str, Any] = {
         "data": data_facts(path, data),

@@ -19,6 +19,12 @@ __all__ = ["OTHER", "CategoryCode", "Code", "DateCode", "DroppedCode", "NumericC
 #: Name of the level that stands for all rare and all unseen levels of a category.
 OTHER = "(other)"
 
+# A level of fewer rows than this share says more about chance than about the level: columns of such levels, large
+# where they are 1, would drown the numbers.
+_LEAST_SHARE = 0.005
+# Above this share of rare levels a category tells next to nothing.
+_SCATTERED = 0.95
+
 
 @dataclass(frozen=True)
 class NumericCode:
@@ -130,6 +136,11 @@ class CategoryCode:
         """Names of the encoded columns."""
         return [f"{self.name}={level}" for level in (*self.levels, OTHER)]
 
+    @property
+    def scattered(self) -> bool:
+        """Whether rare levels hold almost all training cells."""
+        return self.shares[-1] > _SCATTERED
+
     @staticmethod
     def fit(name: str, counts: dict[str, int], max_levels: int) -> CategoryCode:
         """Choose the levels that get a column.
@@ -141,7 +152,8 @@ class CategoryCode:
         counts : dict of str to int
             How often each training level occurs.
         max_levels : int
-            At most so many levels get a column; those seen once never do.
+            At most so many levels get a column; those seen once, or in less than 0.5 % of the rows,
+            never do.
 
         Returns
         -------
@@ -149,9 +161,10 @@ class CategoryCode:
             The code.
         """
         ranked = sorted(counts, key=lambda level: (-counts[level], level))
-        levels = [level for level in ranked if counts[level] > 1][:max_levels]
-        rare = sorted(set(counts) - set(levels))
         total = sum(counts.values())
+        least = max(2.0, _LEAST_SHARE * total)
+        levels = [level for level in ranked if counts[level] >= least][:max_levels]
+        rare = sorted(set(counts) - set(levels))
         shares = [counts[level] / total for level in levels]
         shares.append(sum(counts[level] for level in rare) / total)
         variance = math.fsum(p * (1.0 - p) for p in shares)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genad.data.numerals import mostly_numbers
 from genad.errors import InputError, InputTypeError
 
 __all__ = [
@@ -174,7 +175,8 @@ def from_numpy(values: np.ndarray, name: str) -> Column:
     ----------
     values : ndarray of shape (n,)
         Numbers, truth values, datetime64, timedelta64 (becomes seconds), text, or objects. Text
-        that is wholly numbers, truth values or ISO dates becomes that kind.
+        that is wholly numbers, truth values or ISO dates becomes that kind; where more than 95 % of
+        the cells are numbers, the others are missing.
     name : str
         The column's name, for messages.
 
@@ -182,6 +184,11 @@ def from_numpy(values: np.ndarray, name: str) -> Column:
     -------
     Column
         The column; numbers are a view, not a copy.
+
+    Warns
+    -----
+    DataWarning
+        A few cells of a column of numbers are none.
 
     Raises
     ------
@@ -208,7 +215,7 @@ def from_numpy(values: np.ndarray, name: str) -> Column:
         values = np.char.decode(values, "utf-8", "replace")
         kind = "U"
     if kind in "UT":
-        return _from_text(pa.array(values.astype(object), type=pa.large_string()))
+        return _from_text(pa.array(values.astype(object), type=pa.large_string()), name)
     if kind == "O":
         return _from_objects(values, name)
     if kind == "c":
@@ -263,7 +270,7 @@ def _from_objects(values: np.ndarray, name: str) -> Column:
     if all(issubclass(k, (str, *_NUMBERS, np.bool_)) for k in kinds):
         text = np.full(values.size, None, dtype=object)
         text[~missing] = [v if isinstance(v, str) else number_text(v) for v in present]
-        return _from_text(pa.array(text, type=pa.large_string()))
+        return _from_text(pa.array(text, type=pa.large_string()), name)
     accepted = (str, *_NUMBERS, np.bool_, *_DATES)
     strange = next((k for k in kinds if not issubclass(k, accepted)), None)
     if strange is None:
@@ -297,15 +304,13 @@ def _levels(text: Any) -> np.ndarray:
     return _to_numpy(levels).astype(object, copy=False)
 
 
-def _from_text(text: Any) -> Column:
+def _from_text(text: Any, name: str) -> Column:
     """Find numbers, truth values or ISO dates in text; else keep it as categories."""
-    parsed = _parse(text)
-    if parsed is None:
-        return Column(_levels(text), ColumnKind.CATEGORICAL)
-    return replace(parsed, text=text)
+    parsed = _parse(text, name)
+    return Column(_levels(text), ColumnKind.CATEGORICAL) if parsed is None else replace(parsed, text=text)
 
 
-def _parse(text: Any) -> Column | None:
+def _parse(text: Any, name: str) -> Column | None:
     trimmed = pc.utf8_trim_whitespace(text)
     words = pa.array(MISSING_WORDS, type=trimmed.type)
     cells = pc.if_else(pc.is_in(trimmed, value_set=words), pa.scalar(None, trimmed.type), trimmed)
@@ -327,7 +332,8 @@ def _parse(text: Any) -> Column | None:
             stamps = _try_cast(cells, pa.timestamp(unit, tz=zone))
             if stamps is not None:
                 return _dates(stamps)
-    return None
+    numbers = mostly_numbers(cells, name)
+    return None if numbers is None else _numeric(numbers)
 
 
 def _from_arrow_bool(array: Any) -> Column:
@@ -386,7 +392,7 @@ def from_arrow(array: Any, name: str) -> Column:
     if types.is_duration(kind):
         return from_numpy(_to_numpy(array), name)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return _from_text(pc.cast(array, pa.large_string()))
+        return _from_text(pc.cast(array, pa.large_string()), name)
     msg = (
         f"column {name!r} has type {kind}; accepted are numbers, truth values, dates and text. "
         "Drop the column, or spread its parts over columns of their own"

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from genad.data.columns import MISSING_WORDS, from_arrow
+from genad.data.columns import MISSING_WORDS, Column, ColumnKind, from_arrow
 from genad.data.container import Table, listing
 from genad.errors import DataWarning, InputError
 
@@ -26,6 +27,7 @@ _CANDIDATES = (",", ";", "\t", "|")
 _HEAD = 1 << 18
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 _DECIMAL_POINT = re.compile(r"\s*[-+]?\d*\.\d+\s*")
+_RAGGED = re.compile(r"CSV parse error: .*?Expected (\d+) columns, got (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def read_delimited(source: Source, delimiter: str | None, encoding: str, *, snif
     Warns
     -----
     DataWarning
-        The file has no header, or columns without a name.
+        The file has no header, columns without a name, or a few bad cells among numbers.
     """
     text, whole = _head_text(source, encoding)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
@@ -75,14 +77,26 @@ def read_delimited(source: Source, delimiter: str | None, encoding: str, *, snif
     if delimiter is None and not sniff:
         delimiter = "\t"
     dialect = _sniff(source, text, delimiter, whole=whole)
-    table = _parse(source, dialect, encoding)
-    if table.num_rows == 0:
+    # A header without a newline at its end is no whole line for Arrow.
+    alone = whole and dialect.header and not re.search(r"[\r\n]", text)
+    table = None if alone else _parse(source, dialect, encoding)
+    if table is None or table.num_rows == 0:
         msg = f"{source.label} has a header ({listing(dialect.names)}) but no rows: give at least one"
         raise InputError(msg)
     if any(pa.types.is_binary(column.type) for column in table.columns):
         raise _bad_encoding(source, encoding)
-    columns = {name: from_arrow(table.column(j), name) for j, name in enumerate(dialect.names)}
+    columns = {name: _column(table.column(j), name, dialect.decimal) for j, name in enumerate(dialect.names)}
     return Table(columns, named=dialect.header)
+
+
+def _column(cells: Any, name: str, decimal: str) -> Column:
+    """Find the kind of a column, also where a cell that is no number left decimal commas in text."""
+    text = pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
+    if text and decimal == ",":
+        column = from_arrow(pc.replace_substring_regex(cells, r"^(\s*[-+]?\d+),(\d+\s*)$", r"\1.\2"), name)
+        if column.kind is ColumnKind.NUMERIC:
+            return column
+    return from_arrow(cells, name)
 
 
 def _head_text(source: Source, encoding: str) -> tuple[str, bool]:
@@ -98,7 +112,7 @@ def _head_text(source: Source, encoding: str) -> tuple[str, bool]:
         raise InputError(msg)
     try:
         text = decoder.decode(head)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise _bad_encoding(source, encoding) from error
     if not text.strip("\ufeff \t\r\n"):
         msg = f"{source.label} is empty: give a file with a header and at least one row"
@@ -203,21 +217,14 @@ def _layout(source: Source, records: list[list[str]], delimiter: str) -> _Dialec
 def _parse(source: Source, dialect: _Dialect, encoding: str) -> Any:
     from pyarrow import csv as pacsv
 
-    ragged: list[tuple[int, int]] = []
-
-    def refuse(row: Any) -> str:
-        ragged.append((row.expected_columns, row.actual_columns))
-        return "error"
-
     single = len(dialect.names) == 1
     parse = pacsv.ParseOptions(
         delimiter=dialect.delimiter,
         newlines_in_values=True,
         # A blank line in a file of one column is a missing cell.
         ignore_empty_lines=not single,
-        invalid_row_handler=refuse,
     )
-    read = pacsv.ReadOptions(column_names=dialect.names, skip_rows_after_names=int(dialect.header), encoding=encoding)
+    read = pacsv.ReadOptions(column_names=dialect.names, skip_rows_after_names=int(dialect.header))
 
     def attempt(types: dict[str, Any] | None) -> Any:
         convert = pacsv.ConvertOptions(
@@ -226,20 +233,31 @@ def _parse(source: Source, dialect: _Dialect, encoding: str) -> Any:
             column_types=types,
             quoted_strings_can_be_null=True,
         )
-        with source.arrow() as file:
+        with _as_utf8(source, encoding) as file:
             return pacsv.read_csv(file, read_options=read, parse_options=parse, convert_options=convert)
 
     try:
         return attempt(None)
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
+        # By the message, as an invalid_row_handler may still be held by a thread of Arrow when the interpreter
+        # ends, which aborts it.
+        ragged = _RAGGED.search(str(error))
         if ragged:
-            raise _ragged(source, dialect, encoding, ragged[0]) from error
+            raise _ragged(source, dialect, encoding, (int(ragged[1]), int(ragged[2]))) from error
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             raise _bad_encoding(source, encoding) from error
         if "conversion error" not in str(error):
             raise
     # A later block does not fit the types the first one suggested: read text, then decide.
     return attempt(dict.fromkeys(dialect.names, pa.large_string()))
+
+
+def _as_utf8(source: Source, encoding: str) -> Any:
+    """Open the text for Arrow, whose threads must not call Python's codecs: see the handler left out above."""
+    if codecs.lookup(encoding).name == "utf-8":
+        return source.arrow()
+    with source.open() as file:
+        return pa.BufferReader(file.read().decode(encoding).encode("utf-8"))
 
 
 def _ragged(source: Source, dialect: _Dialect, encoding: str, found: tuple[int, int]) -> InputError:
@@ -265,12 +283,13 @@ def _ragged(source: Source, dialect: _Dialect, encoding: str, found: tuple[int, 
 def _bad_encoding(source: Source, encoding: str) -> InputError:
     where, byte = "it", ""
     with source.open() as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode(encoding)
-            except UnicodeDecodeError as error:
-                where, byte = f"line {number}", f" (byte 0x{line[error.start]:02x})"
-                break
+        data = file.read()
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError as error:
+        # A character may take several bytes, so that bytes are not cut into lines before.
+        line = data.count(b"\n", 0, error.start) + 1
+        where, byte = f"line {line}", f" (byte 0x{data[error.start]:02x})"
     other = "latin-1" if encoding.lower().replace("-", "") == "utf8" else "utf-8"
     return InputError(
         f"{source.label}: {where} is not {encoding} text{byte}: save the file as UTF-8, "

@@ -47,10 +47,12 @@ class TableEncoder(EncodedLayout):
     Parameters
     ----------
     max_levels : int, default 32
-        Levels of a category with a column of their own; all others share one more.
+        Most levels of a category with a column of their own; all others, and those in less than
+        0.5 % of the rows, share one more.
     max_distinct : int, default 10000
         A text column with more levels is taken as an identifier and left out; so is one whose
-        levels are more than 0.9 of its rows, from 20 rows on.
+        levels are more than 0.9 of its rows, or whose rare levels hold more than 0.95 of them, from
+        20 rows on.
 
     Attributes
     ----------
@@ -118,12 +120,13 @@ class TableEncoder(EncodedLayout):
                 codes.append(DateCode.fit(table[name], name))
             else:
                 counts, rows = _count(table[name]), len(table)
-                many = rows >= _IDENTIFIER_ROWS and len(counts) > _IDENTIFIER_SHARE * rows
-                if many or len(counts) > self.max_distinct:
+                category = CategoryCode.fit(name, counts, self.max_levels)
+                many = len(counts) > _IDENTIFIER_SHARE * rows or (len(counts) > 1 and category.scattered)
+                if (rows >= _IDENTIFIER_ROWS and many) or len(counts) > self.max_distinct:
                     identifiers.append(f"{name!r} ({len(counts)} levels in {rows} rows)")
                     codes.append(DroppedCode(name, "identifier"))
                 else:
-                    codes.append(CategoryCode.fit(name, counts, self.max_levels))
+                    codes.append(category)
         if all(isinstance(code, DroppedCode) for code in codes):
             msg = (
                 f"no column of X can be used: {listing(list(kinds))} hold no value, or text that "
@@ -151,8 +154,8 @@ class TableEncoder(EncodedLayout):
             warnings.warn(msg, DataWarning, stacklevel=3)
         if identifiers:
             msg = (
-                f"text columns {', '.join(identifiers)} look like identifiers and are left out: "
-                "drop them, or group their levels"
+                f"text columns {', '.join(identifiers)} look like identifiers, almost all of "
+                "whose levels are rare, and are left out: drop them, or group their levels"
             )
             warnings.warn(msg, DataWarning, stacklevel=3)
 

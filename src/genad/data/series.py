@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from genad.data.columns import Column, ColumnKind, from_numpy
+from genad.data.frames import like_frame
 from genad.data.io import is_table_path, read_table
 from genad.data.table import Table, as_table, listing
-from genad.data.timeaxis import TimeAxis, as_time, inspect_time, warn_time
+from genad.data.timeaxis import TimeAxis, as_time, inspect_time, time_index, warn_time
 from genad.errors import InputError
 
 __all__ = ["Series", "as_series"]
@@ -151,7 +152,8 @@ class Series:
         -------
         ndarray, dataframe or Table
             An array for an array (of its shape, floats in its dtype), a dataframe of the same
-            library with its other columns untouched, otherwise a Table of the channels.
+            library with its index and its other columns untouched and its types kept where these hold the values
+            (`genad.data.frames.like_frame`), otherwise a Table of the channels.
 
         Raises
         ------
@@ -166,17 +168,10 @@ class Series:
             whole = np.stack(given, axis=1)
             dtype = self.original.dtype if self.original.dtype.kind == "f" else np.float64
             return whole.reshape(self.original.shape).astype(dtype, copy=False)
-        import narwhals.stable.v2 as nw
-
-        frame = nw.from_native(self.original, pass_through=True)
-        if isinstance(frame, nw.DataFrame):
-            columns = {str(name): frame.get_column(name) for name in frame.columns}
-            for name, values in zip(self.names, given, strict=True):
-                old = columns[name]
-                columns[name] = nw.new_series(old.name, np.ascontiguousarray(values), backend=frame.implementation)
-            made = nw.from_dict({s.name: s for s in columns.values()}, backend=frame.implementation)
-            return made.to_native()
-        return as_table(dict(zip(self.names, given, strict=True)))
+        by_name = dict(zip(self.names, given, strict=True))
+        if not isinstance(self.original, Table) and hasattr(self.original, "columns"):
+            return like_frame(self.original, by_name)
+        return as_table(by_name)
 
     def to_table(self) -> Table:
         """Return the channels as a table that shares their memory.
@@ -203,8 +198,9 @@ def as_series(
     X : ndarray of shape (n,) or (n, C), dataframe, mapping, Table, Series, or path
         Rows are time steps, columns are channels. A path is read with `read_table`.
     time : str, array-like of shape (n,), False, or None
-        The column of time stamps, or the stamps. None takes the one column of dates, or a column
-        named time, timestamp, date, datetime, ts or t whose numbers ascend; False takes none.
+        The column of time stamps, or the stamps. None takes the one column of dates, or else the
+        dates of a dataframe's index, or a column named time, timestamp, date, datetime, ts or t whose
+        numbers ascend; False takes none.
     entity : str, array-like of shape (n,), or None
         The column that tells several series apart, or its values.
     columns : sequence of str, optional
@@ -239,6 +235,8 @@ def as_series(
     original = X
     table, chosen = _table_of(X, columns)
     groups = _groups(table, entity)
+    if time is None and ColumnKind.DATETIME not in table.kinds.values():
+        time = time_index(X)
     stamps, time_name = _find_time(table, time, groups)
     used = {name for name in (time_name, entity if isinstance(entity, str) else None) if name}
     channels = [name for name in (chosen or table.names) if name not in used]

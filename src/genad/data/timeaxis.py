@@ -13,7 +13,7 @@ from genad.data.columns import ColumnKind, from_numpy
 from genad.data.table import as_cells
 from genad.errors import DataWarning, InputError, InputTypeError
 
-__all__ = ["TimeAxis", "inspect_time", "warn_time"]
+__all__ = ["TimeAxis", "inspect_time", "time_index", "warn_time"]
 
 _NEAR = 0.12  # calendar months differ by less than this from their median
 _JITTER_SHARE = 0.05
@@ -123,6 +123,26 @@ def as_time(time: Any, name: str = "time") -> np.ndarray:
         )
         raise InputError(msg)
     return values
+
+
+def time_index(X: Any) -> np.ndarray | None:
+    """Return the dates (UTC) or starts of periods in the index of a pandas dataframe; None where it holds others.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> time_index(pd.DataFrame({"load": [1.0]}, index=pd.DatetimeIndex(["2024-01-01"]))).shape
+    (1,)
+    """
+    index = getattr(X, "index", None)
+    kind = type(index).__name__
+    if kind not in {"DatetimeIndex", "PeriodIndex"} or index is None:
+        return None
+    if kind == "PeriodIndex":
+        index = index.to_timestamp()
+    elif index.tz is not None:
+        index = index.tz_convert(None)
+    return np.asarray(index.to_numpy())
 
 
 def inspect_time(

@@ -1,0 +1,5 @@
+"""Lets ``python -m genad`` do what ``genad`` does."""
+
+from genad.cli.app import main
+
+main()
