@@ -296,7 +296,9 @@ class Case:
         if isinstance(data, list) and isinstance(data[0], list):
             return np.array([json.dumps(session) for session in data])
         if hasattr(data, "names") and hasattr(data, "column"):
-            return np.column_stack([np.asarray(data.column(name), float) for name in data.names])
+            # The names of groups come back beside the numbers.
+            numbers = [name for name in data.names if data.column(name).dtype.kind != "O"]
+            return np.column_stack([np.asarray(data.column(name), float) for name in numbers])
         return np.asarray(data)
 
     def usable(self, data: Any) -> bool:

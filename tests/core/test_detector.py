@@ -11,15 +11,16 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from genad import Autoencoder, Training
+from genad import Autoencoder, Training, load
 from genad.core.calibration import Conformal, FixedValue
 from genad.core.detector import Detector
 from genad.core.registry import Card, Family
 from genad.core.runtime import isolated_rng, resolve_device, thread_limit
 from genad.data.kinds import DENSE, Kind
-from genad.errors import CalibrationWarning, DataWarning, InputError
+from genad.errors import CalibrationWarning, DataWarning, InputError, InputTypeError, TrainingError
 
 CARD = Card(title="t", authors="a", venue="v", year=2026, family=Family.WRAPPER, kinds=DENSE)
 
@@ -277,3 +278,82 @@ def test_threads_are_put_back():
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def diverging():
+    return Training(lr=1e38, clip=0, updates=50)
+
+
+@pytest.mark.parametrize("width", [3, 5])
+def test_a_failed_refit_leaves_the_former_detector(width, tmp_path):
+    X = data()
+    detector = Autoencoder(threshold=Conformal(alpha=0.1), training=Training(updates=10)).fit(X)
+    scores, flags, restored = detector.anomaly_score(X), detector.predict(X), detector.restore(X)
+    detector.set_params(training=diverging())
+    with pytest.raises(TrainingError):
+        detector.fit(data(d=width) * 100.0 + 50.0)
+    assert detector.n_features_in_ == 3
+    assert detector.anomaly_score(X).tobytes() == scores.tobytes()
+    assert (detector.predict(X) == flags).all()
+    assert (detector.restore(X) == restored).all()
+    assert load(detector.save(tmp_path / "model")).anomaly_score(X).tobytes() == scores.tobytes()
+
+
+def test_an_interrupted_refit_leaves_the_former_detector(monkeypatch):
+    X = data()
+    detector = fit(X).feedback(X[:4], [1, 0, 0, 0])
+    scores = detector.anomaly_score(X)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Norm, "_set_calibration", stop)
+    with pytest.raises(KeyboardInterrupt):
+        detector.fit(data(50, 4) * 9.0)
+    assert detector.head_ is not None
+    assert (detector.anomaly_score(X) == scores).all()
+
+
+def test_a_failed_first_fit_leaves_no_trace():
+    detector = Autoencoder(training=diverging())
+    before = dict(vars(detector))
+    with pytest.raises(TrainingError):
+        detector.fit(data())
+    assert vars(detector) == before
+    with pytest.raises(NotFittedError):
+        detector.anomaly_score(data())
+
+
+def structured():
+    made = np.zeros(60, dtype=[("a", float), ("b", float)])
+    made["a"], made["b"] = data(60, 2).T
+    return made
+
+
+@pytest.mark.parametrize(("X", "error", "message"), [
+    (np.where(np.arange(180).reshape(60, 3) == 100, np.inf, 1.0), InputError, r"column 'x1' .* \(inf\) in row 33:"),
+    (np.where(np.arange(180).reshape(60, 3) == 100, -np.inf, 1.0).astype(np.float32), InputError, r"'x1' .* row 33:"),
+    ([[1.0, 2.0, 3.0], [3.0, float("inf"), 4.0]], InputError, "'x1' .* row 1:"),
+    (np.zeros((0, 3)), InputError, "0 sample"), (np.zeros((3, 0)), InputError, "0 feature"),
+    (np.zeros(3), InputError, "1D array"), (np.zeros((5, 2), complex), InputError, "Complex"),
+    (pd.DataFrame(np.ones((9, 3)), columns=["a", "a", "b"]), InputError, "more than one column of the same name"),
+    (pl.DataFrame({"a": [1.0]}).lazy(), InputTypeError, "collect it first"),
+    (pd.DataFrame({"a": []}), InputError, "0 rows"), (pl.DataFrame({"a": []}), InputError, "0 rows"),
+    (pd.Series([1.0, 2.0]), InputError, "2-dimensional"), ([[1.0, 2.0], [3.0]], InputError, "inhomogeneous"),
+    ({1.0, 2.0}, InputTypeError, "set"), (None, InputError, "scalar"),
+])  # fmt: skip
+def test_every_error_of_the_door_is_genads(X, error, message):
+    for call in (fit(data(60)).anomaly_score, Norm().fit):
+        with pytest.raises(error, match=message):
+            call(X)
+
+
+@pytest.mark.parametrize("make", [
+    structured, lambda: [{"a": a, "b": b} for a, b in data(60, 2).tolist()],
+    lambda: tuple({"a": a, "b": b} for a, b in data(60, 2).tolist()),
+])  # fmt: skip
+def test_cells_with_names_are_read_as_columns(make):
+    detector = fit(make())
+    assert detector.n_features_in_ == 2
+    assert detector.adapter_.names == ["a", "b"]
+    np.testing.assert_allclose(detector.anomaly_score(make()), fit(data(60, 2)).anomaly_score(data(60, 2)), rtol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.exceptions import NotFittedError
 
@@ -13,6 +14,8 @@ from genad.core.calibration import BestF, Conformal, ConformalMartingale, FixedV
 from genad.core.group_calibration import held_ends, sharing_model
 from genad.core.grouped import Grouped
 from genad.core.persistence import load
+from genad.data.table import as_table
+from genad.density.explicit.ppca import PPCA
 from genad.errors import CalibrationWarning, InputError
 
 RULE = Conformal(alpha=0.1)
@@ -93,7 +96,8 @@ def test_answers_keep_the_order_of_the_rows(shared):
     np.testing.assert_allclose(found.scores, detector.anomaly_score(mixed), rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(found.observed["load"], mixed["load"])
     restored = detector.restore(mixed)
-    assert restored.names == ["load", "heat"]
+    assert restored.names == list(mixed)
+    np.testing.assert_array_equal(restored.column("site"), mixed["site"])
     assert (np.abs(restored.column("load") - mixed["load"]) < 300).all()
 
 
@@ -462,3 +466,41 @@ def test_a_monitor_watches_unseen_groups_where_they_are_judged():
         make().fit(sites()).monitor().run(np.zeros(100), fresh["site"])
     with pytest.raises(NotFittedError):
         make().monitor()
+
+
+@pytest.mark.parametrize("inside", [PPCA, lambda: Windowed(PPCA(), window=8)])
+@pytest.mark.parametrize("as_given", [lambda frame: frame, pl.from_pandas])
+def test_rows_are_restored_in_the_dataframe_given(inside, as_given):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"value": rng.normal(size=400), "site": ["b", "a"] * 200}, index=[f"r{i}" for i in range(400)])
+    frame.insert(0, "when", pd.date_range("2024-01-01", periods=400, freq="h", tz="Europe/Berlin"))
+    given = as_given(frame)
+    detector = Grouped(inside(), by="site", threshold=RULE).fit(given)
+    restored = detector.restore(given)
+    assert type(restored) is type(given)
+    assert list(restored.columns) == list(given.columns)
+    assert list(restored.dtypes) == list(given.dtypes)
+    assert list(restored["site"]) == list(given["site"])
+    if given is frame:
+        assert restored.index.equals(frame.index)
+    assert detector.detect(given).restored.equals(restored)
+    assert detector.detect(given, restore=False).restored is None
+    expected = detector.detectors_["a"].restore(as_table({"when": frame["when"][1::2], "value": frame["value"][1::2]}))
+    np.testing.assert_allclose(np.asarray(restored["value"])[1::2], expected.column("value"), rtol=1e-6)
+
+
+def test_an_array_is_restored_with_its_groups():
+    X = np.c_[np.tile([1.0, 2.0], 200), np.random.default_rng(0).normal(size=(400, 2))]
+    restored = Grouped(PPCA(), by="x0", threshold=RULE).fit(X).restore(X)
+    assert restored.shape == X.shape
+    np.testing.assert_array_equal(restored[:, 0], X[:, 0])
+
+
+def test_a_failed_refit_leaves_the_groups():
+    detector = make().fit(sites())
+    scores = detector.anomaly_score(sites(seed=1))
+    wrong = sites() | {"heat": np.full(200, np.inf), "more": np.zeros(200)}
+    with pytest.raises(InputError):
+        detector.fit(wrong)
+    assert detector.n_features_in_ == 3
+    np.testing.assert_array_equal(detector.anomaly_score(sites(seed=1)), scores)

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from genad import Autoencoder, Backbone, Ensemble, Training, Windowed, load, tensor_files
 from genad.core import persistence
+from genad.core.bounded_build import BoundedBuild
 from genad.core.calibration import Conformal, FixedValue, PeaksOverThreshold
 from genad.core.grouped import Grouped
-from genad.errors import CalibrationWarning, GenadError, InputError, ModelFileError
+from genad.errors import CalibrationWarning, GenadError, GenadWarning, InputError, ModelFileError
 from genad.reconstruction.autoencoder.autoencoder import DenoisingAutoencoder
 
 QUICK = Training(updates=5)
@@ -282,6 +283,70 @@ def test_a_missing_file(tmp_path):
         load(tmp_path / "nowhere")
     with pytest.raises(ModelFileError, match="cannot be read"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("latent", [10**9, 10**12, 10**30])
+def test_an_absurd_size_is_refused_before_the_memory_is_taken(raw, reload, latent):
+    def change(header, _):
+        header["detector"]["parameters"]["latent"] = latent
+
+    with pytest.raises(ModelFileError, match="cannot be rebuilt"):
+        reload(rebuilt(raw, change))
+
+
+def test_many_small_tensors_are_bounded_too():
+    stored = {"weight": torch.zeros(8)}
+    with BoundedBuild(stored):
+        torch.nn.Linear(100, 100)
+    with pytest.raises(ModelFileError, match=r"more than 1.1 GB, but 32 bytes"), BoundedBuild(stored):
+        [torch.empty(2**24) for _ in range(100)]
+
+
+@pytest.mark.parametrize("make", [
+    lambda: torch.eye(10**5), lambda: torch.arange(10**10), lambda: torch.full((10**10,), 1.0),
+    lambda: torch.zeros(3).new_zeros(10**10), lambda: torch.linspace(0, 1, 10**10),
+])  # fmt: skip
+def test_every_way_to_make_a_tensor_is_bounded(make):
+    with pytest.raises(ModelFileError, match="would take more than"), BoundedBuild({}):
+        make()
+
+
+# ---------------------------------------------------------------------- devices
+
+
+@pytest.fixture
+def no_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_model_of_a_device_that_is_not_here_computes_on_the_cpu(raw, detector, X, reload, no_cuda, device):
+    moved = rebuilt(raw, lambda header, _: header["detector"]["parameters"].update(device=device))
+    with pytest.warns(GenadWarning, match=f"fitted for the device {device}, which is not here") as seen:
+        again = reload(moved)
+    assert len(seen) == 1
+    assert again.device == "cpu"
+    np.testing.assert_allclose(again.anomaly_score(X), detector.anomaly_score(X), rtol=1e-5)
+    again.fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::genad.errors.CalibrationWarning")
+def test_detectors_inside_move_too_and_say_so_once(X, tmp_path, no_cuda):
+    table = {"a": X[:, 0], "b": X[:, 1], "site": ["x", "y"] * 60}
+    detector = Grouped(Windowed(Autoencoder(training=QUICK), window=6), by="site").fit(table)
+    for inner in (detector.detector, *detector.detectors_.values()):
+        inner.device = inner.detector.device = "cuda"
+    path = detector.save(tmp_path / "model")
+    with pytest.warns(GenadWarning) as seen:
+        again = load(path)
+    assert len(seen) == 1
+    np.testing.assert_allclose(again.anomaly_score(table), detector.anomaly_score(table), rtol=1e-5)
+    again.fit(table)
+
+
+def test_a_device_that_is_none_is_refused(raw, reload):
+    with pytest.raises(ModelFileError, match="cannot be rebuilt"):
+        reload(rebuilt(raw, lambda header, _: header["detector"]["parameters"].update(device="abacus")))
 
 
 # ---------------------------------------------------------------------- writing

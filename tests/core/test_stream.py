@@ -53,6 +53,19 @@ def test_fit_forgets_gathered_rows():
     assert detector.partial_fit(rows(10, 2)).training_report_.samples == 96
 
 
+def test_a_failed_fit_keeps_gathered_rows_and_the_moving_threshold():
+    detector = make().partial_fit(rows(60))
+    with pytest.raises(InputError):
+        detector.fit(np.full((120, 3), np.inf))
+    assert detector.partial_fit(rows(60, 1)).training_report_.samples == 96
+    detector.detect_stream(rows(20, 2))
+    moving = detector.stream_rule_
+    with pytest.raises(InputError):
+        detector.fit(np.full((120, 3), np.inf))
+    assert moving is not None
+    assert detector.stream_rule_ is moving
+
+
 def test_partial_fit_joins_dataframes():
     X = rows(120)
     names = ["a", "b", "c"]

@@ -190,7 +190,7 @@ class SeriesCommittee(SeriesDetector):
         with np.errstate(invalid="ignore"):  # steps that no window holds are NaN
             joined = _TEMPERATURE * np.logaddexp.reduce(z / _TEMPERATURE, axis=0)
         shapes = answers[-1]
-        return Answer(joined, shapes.maps, shapes.restored)
+        return Answer(joined, shapes.maps, shapes.restored, shapes.blank)
 
 
 def shorter(windows: WindowSamples, length: int) -> WindowSamples:

@@ -51,7 +51,7 @@ class NoisyDenoiser(DenoisingAutoencoder):
         total = torch.zeros_like(batch.x)
         for level in levels:
             for noise in noises:
-                total = total + (batch.x - net(batch.keep_observed(batch.x + level * noise))).square()
+                total = total + (batch.x - net(batch.x + batch.keep_observed(level * noise))).square()
         error = batch.keep_observed(total / (len(levels) * len(noises)))
         return Inference(
             batch.sample_mean(error).sqrt(),

@@ -72,7 +72,7 @@ class CommitteeBase(Detector):
         for member, part, tail in zip(self.members_, net.members, net.tails, strict=True):
             report = member.optimise(part, samples)
             with member._scoring():  # noqa: SLF001 - a committee speaks for its members
-                tail.fit(member.score_batch(part, reference).detach())
+                tail.fit(member.score_batch(part, member.fill_missing(part, reference)).detach())
             whole.updates += report.updates
             whole.planned += report.planned
             whole.seconds += report.seconds
@@ -92,7 +92,7 @@ class CommitteeBase(Detector):
         restored = None
         for k, (member, weight) in enumerate(zip(self.members_, self.weights_, strict=True)):
             mine = want if k == 0 else want - {"restored"}
-            out = member.infer(net.members[k], batch, mine)
+            out = member.infer(net.members[k], member.fill_missing(net.members[k], batch), mine)
             rarity = weight / sum(self.weights_) * net.tails[k](out.score.detach())
             total = total + rarity
             if out.map is not None and places is not None:

@@ -110,22 +110,33 @@ class Detector(Settings, Hooks, Feedback, OutlierMixin, BaseEstimator):
             When the data or a parameter cannot be used.
         TrainingError
             When the loss stops being finite.
+
+        Notes
+        -----
+        A fit that fails or is interrupted changes nothing: a detector that was fitted answers as before.
         """
-        self._check_parameters()
-        self.head_ = self.before_ = None
-        self.device_ = str(resolve_device(self.device))
-        self.seed_ = self._draw_seed()
-        loaded = self._ingest(X, reset=True, y=y)
-        samples = loaded.samples
-        labels = self._labels(y, loaded)
-        train, held = self._split(samples, labels)
-        self.sample_shape_ = samples.shape
-        self._prepare()
-        with isolated_rng(self.seed_, self._device):
-            net = self.build(samples.shape).to(self._device)
-            self.training_report_ = self.optimise(net, train)
-            self.net_ = net.eval()
-        self._calibrate(held, samples, labels)
+        before = dict(vars(self))
+        try:
+            self._check_parameters()
+            self.head_ = self.before_ = None
+            self.device_ = str(resolve_device(self.device))
+            self.seed_ = self._draw_seed()
+            loaded = self._ingest(X, reset=True, y=y)
+            samples = loaded.samples
+            labels = self._labels(y, loaded)
+            train, held = self._split(samples, labels)
+            self.sample_shape_ = samples.shape
+            self._prepare()
+            with isolated_rng(self.seed_, self._device):
+                net = self.build(samples.shape).to(self._device)
+                self.training_report_ = self.optimise(net, train)
+                self.net_ = net.eval()
+            self._calibrate(held, samples, labels)
+        except BaseException:
+            # New scales with the old network would answer nonsense. A fit makes all it learns anew and changes nothing
+            # learnt before in place, so the former attributes are the whole of the former state.
+            self.__dict__ = before
+            raise
         return self
 
     def optimise(self, net: nn.Module, samples: Samples) -> TrainingReport:

@@ -86,6 +86,11 @@ class Ensemble(Detector):
         return self.detector_.grad_at_score
 
     @property
+    def refills(self) -> int:  # type: ignore[override]
+        """As the members'."""
+        return self.detector_.refills
+
+    @property
     def _own_optimisation(self) -> bool:
         return type(self.detector_).optimise is not Detector.optimise
 
@@ -152,6 +157,10 @@ class Ensemble(Detector):
         if self.combine == "median":
             return values.median(0).values
         return values.amax(0) if self.combine == "max" else values.mean(0)
+
+    def guess_missing(self, net: Any, batch: Batch) -> Tensor:
+        """Average what the members expect of missing values."""
+        return net.call(self.detector_.guess_missing, batch).mean(0)
 
     def score_batch(self, net: Any, batch: Batch) -> Tensor:
         """Combine the members' scores."""

@@ -93,7 +93,7 @@ class DensityDetector(Detector):
         net.typical_score = self.score_batch(net, few).median()
 
     def score_batch(self, net: Any, batch: Batch) -> Tensor:
-        """Return the negative log-density; missing values stand at the training mean."""
+        """Return the negative log-density, missing values taken as the batch holds them."""
         with torch.no_grad():
             return -self.log_density(net, batch.x)
 
@@ -103,7 +103,15 @@ class DensityDetector(Detector):
         The step is a signed, shrinking gradient step, so that every row moves at its own pace whatever its scale; a
         row stops as soon as its score is no higher than the typical score of training samples.
         """
-        typical = net.typical_score
+        return self._climb(net, batch, net.typical_score)
+
+    def guess_missing(self, net: Any, batch: Batch) -> Tensor:
+        """Climb the log-density along the missing values alone."""
+        assert batch.mask is not None  # noqa: S101 - something is missing
+        return self._climb(net, batch, -torch.inf, (~batch.mask).to(batch.x.dtype))
+
+    def _climb(self, net: Any, batch: Batch, typical: Tensor | float, along: Tensor | None = None) -> Tensor:
+        """Climb until a score is ``typical``, moving the values where ``along`` is 1; all when absent."""
         current, best = batch.x.clone(), batch.x.clone()
         lowest = self.score_batch(net, batch)
         moving = lowest > typical
@@ -114,6 +122,8 @@ class DensityDetector(Detector):
             point = current.detach().requires_grad_()
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(self.log_density(net, point).sum(), point)
+            if along is not None:
+                gradient = gradient * along
             moment = 0.7 * moment + 0.3 * torch.nan_to_num(gradient)
             size = moment.flatten(1).abs().amax(1).clamp_min(1e-12).view_as(scale)
             shrink = 1.0 - step / self.restore_steps

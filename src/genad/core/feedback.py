@@ -14,6 +14,7 @@ from genad.core.calibration.fitted import percent, plural
 from genad.core.feedback_head import FeedbackHead
 from genad.core.held_out import HeldOut
 from genad.core.inference import Answer, Floats, Want
+from genad.core.label_weights import LabelCounts, fit_to_labels
 from genad.core.splits import Labels
 from genad.data.adapters import Loaded
 from genad.data.kinds import KINDS
@@ -241,21 +242,12 @@ class Feedback(HeldOut):
     def _fit_to_labels(
         self, rule: Threshold, held: Floats, mine: Floats, labels: NDArray[np.int64], known: Floats
     ) -> FittedThreshold:
-        # Only some of the units are kept for labels to come. A score such as F weighs one class against the other, so
-        # those kept stand for as many as there were.
+        # Only some of the units are kept for labels to come; those kept stand for as many as there were.
         assert self.before_ is not None  # noqa: S101 - set with the first label
-        normals = len(self.before_[0])
-        held = _standing_for(held, normals)
-        known = _standing_for(known, self.before_[1].n - normals)
-        truth = np.concatenate([np.zeros(len(held), np.int64), np.ones(len(known), np.int64), labels])
-        return rule.fit(np.concatenate([held, known, mine]), truth, unit=KINDS[self.adapter_.kind].unit)
-
-
-def _standing_for(scores: Floats, n: int) -> Floats:
-    """Return ``n`` scores, each of those given about equally often, or those given where these are not fewer."""
-    if not 0 < len(scores) < n:
-        return scores
-    return scores[np.arange(n) * len(scores) // n]
+        scores, fitted = self.before_
+        counts, unit = LabelCounts.behind(fitted, len(scores)), KINDS[self.adapter_.kind].unit
+        found = fit_to_labels(rule, held, known, counts, unit, (mine, labels))
+        return replace(found, n=len(scores) + counts.anomalies + len(mine))
 
 
 def _as_rare(rule: FixedValue, head: FeedbackHead, unit: str) -> FittedThreshold:

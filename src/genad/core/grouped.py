@@ -23,6 +23,7 @@ from genad.core.inference import Floats
 from genad.core.pixels import PIXEL_ALPHA
 from genad.core.registry import Card, Family, register
 from genad.data.adapters import Loaded
+from genad.data.frames import like_frame
 from genad.data.io import read_table
 from genad.data.kinds import KINDS, Kind
 from genad.data.table import Table, as_table
@@ -104,9 +105,7 @@ class Grouped(Detector):
         """Fit each group; ``X`` needs the column ``by``."""
         self._check_parameters()
         table = self._table(X)
-        labels = self._given(y, len(table))
-        groups = self._groups(table)
-        self.n_features_in_ = len(table.names)
+        labels, groups = self._given(y, len(table)), self._groups(table)
         features = table.drop([self.by])
         base = self._new() if self.shared else None
         pooled: list[str] = []
@@ -117,6 +116,7 @@ class Grouped(Detector):
             }
         else:
             detectors, pooled = fit_shared(base, features, groups, labels, self.holdout)
+        self.n_features_in_ = len(table.names)
         self.detectors_, self.base_, self.pooled_ = detectors, base, pooled
         self._promise()
         return self
@@ -195,19 +195,25 @@ class Grouped(Detector):
         """Return where the anomaly is, one value a feature, without the group's column."""
         return self._collect(X, lambda d, part: d.anomaly_map(part))
 
-    def restore(self, X: Any, mask: Any = None) -> Table:
-        """Return the nearest normal rows as a table of the features; rows take no mask."""
+    def restore(self, X: Any, mask: Any = None) -> Any:
+        """Return the nearest normal rows in the kind of ``X``, with the group's column; rows take no mask."""
         if mask is not None:
             raise InputError("mask: groups of rows take none; set the cells to restore to missing (NaN) instead.")
-        n, asked = self._each(X, lambda d, part: d.restore(part))
-        columns = {}
-        for name in asked[0][2].names:
-            parts = [part.column(name) for _, _, part in asked]
-            whole = np.empty(n, np.result_type(*parts))
-            for (_, rows, _), part in zip(asked, parts, strict=True):
-                whole[rows] = part
+        _, asked = self._each(X, lambda d, part: d.restore(part))
+        return self._native(X, [(rows, part) for _, rows, part in asked])
+
+    def _native(self, X: Any, parts: list[tuple[Any, Table]]) -> Any:
+        """Return the groups' restored rows in the order and the kind of ``X``, its other columns as they were."""
+        table, columns = self._table(X), {}
+        for name in parts[0][1].names:
+            whole = np.empty(len(table), np.result_type(*(part.column(name) for _, part in parts)))
+            for rows, part in parts:
+                whole[rows] = part.column(name)
             columns[name] = whole
-        return as_table(columns)
+        if hasattr(X, "columns") and not isinstance(X, Table):
+            return like_frame(X, columns)
+        columns = {name: columns.get(name, table.column(name)) for name in table.names}
+        return np.column_stack(list(columns.values())) if isinstance(X, np.ndarray) else as_table(columns)
 
     def detect(
         self,
@@ -222,11 +228,11 @@ class Grouped(Detector):
         if fdr is not None:
             # A wrong rate shows at once, not after long scoring.
             benjamini_hochberg((), fdr)
+        X = self._table(X) if isinstance(X, str | Path) else X
         _, asked = self._each(X, lambda d, part: d.detect(part, maps=maps, restore=restore))
         parts: list[Detections] = [found for _, _, found in asked]
         order = np.concatenate([rows if f.rows is None else rows[f.rows] for _, rows, f in asked])
-        first = parts[0]
-        series = first.kind is Kind.SERIES
+        first, series = parts[0], parts[0].kind is Kind.SERIES
         place = np.arange(len(order)) if series else np.argsort(order, kind="stable")
 
         def joined(values: list[Any]) -> Any:
@@ -247,7 +253,7 @@ class Grouped(Detector):
             threshold=self.threshold_,
             kind=first.kind,
             maps=joined([f.maps for f in parts]),
-            restored=None if expected is None else as_table(expected),
+            restored=self._native(X, [(rows, f.restored) for _, rows, f in asked]) if restore else None,
             expected=expected,
             observed=joined([f.observed for f in parts]),
             bounds=first.bounds,
@@ -298,12 +304,11 @@ class Grouped(Detector):
         """Return plain facts of the fitted groups."""
         # A shared model was trained once, however many groups it judges.
         reports = [d.describe() for d in ([self.base_] if self.base_ is not None else self.detectors_.values())]
-        kind = Kind(reports[0]["kind"])
         summed = ("updates", "seconds", "network_parameters", "training_samples")
         return reports[0] | {
             "detector": f"grouped {reports[0]['detector']}",
             "parameters": {k: v for k, v in self.get_params(deep=False).items() if v is not None},
-            "unit": KINDS[kind].unit,
+            "unit": KINDS[Kind(reports[0]["kind"])].unit,
             **{key: sum(r[key] for r in reports) for key in summed},
             "calibration_units": self.threshold_.n,
         }

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from genad.core.calibration import Conformal, ConformalMartingale, FittedThreshold, Threshold
 from genad.core.inference import Answer, BlockRunner, Floats
+from genad.core.label_weights import LabelCounts, fit_to_labels
 from genad.core.pixels import PixelCalibration
 from genad.core.splits import Labels, split_rows
 from genad.core.traits import map_traits
@@ -105,7 +106,10 @@ class HeldOut(BlockRunner):
         self._keep_traits(answer)
         # Rows of tables often come twice, and then all must tie to the last digit; asking for more may round otherwise.
         scores = answer.scores if image and few is held else self._run(held, known=True).scores
-        every = self._answer(samples) if self._learns_from(labels) else None
+        # Units in which nothing was observed have no score; if that is all of them, none is above another.
+        known = ~np.isnan(scores)
+        scores = scores[known] if known.any() else np.zeros(len(scores))
+        every = self._fill(self._run(samples), scores) if self._learns_from(labels) else None
         self._keep_anomalies(samples, labels, every)
         self._set_calibration(scores, labels, None if every is None else every.scores)
 
@@ -186,15 +190,12 @@ class HeldOut(BlockRunner):
         return bounds
 
     def _set_calibration(self, held: Floats, labels: Labels, every: Floats | None) -> None:
-        rule = self.threshold or Conformal()
-        scores, known = held, None
+        rule, unit = self.threshold or Conformal(), KINDS[self.adapter_.kind].unit
         if every is not None and self._learns_from(labels):
-            anomalous = every[labels.anomalous]
-            scores = np.concatenate([held, anomalous])
-            known = np.concatenate([np.zeros(len(held), int), np.ones(len(anomalous), int)])
-        unit = KINDS[self.adapter_.kind].unit
-        needs = getattr(rule, "needs_labels", False)
-        self._adopt(np.sort(held), rule.fit(scores, known, unit=unit) if needs else rule.fit(held, unit=unit))
+            fitted = fit_to_labels(rule, held, every[labels.anomalous], LabelCounts.of(labels), unit)
+        else:
+            fitted = rule.fit(held, unit=unit)
+        self._adopt(np.sort(held), fitted)
 
     def _adopt(self, scores: Floats, threshold: FittedThreshold) -> None:
         """Judge by these scores of normal units, ascending, and by this threshold from now on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -40,11 +40,14 @@ class Inference:
         Where the score comes from.
     restored : Tensor of the batch's shape, or None
         Nearest normal samples.
+    blank : Tensor of bool, shape (B,), or None
+        True where nothing of a sample was observed; filled in by the pass.
     """
 
     score: Tensor
     map: Tensor | None = None
     restored: Tensor | None = None
+    blank: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Batch, want: frozenset[Want], score: Tensor, values: Tensor, restored: Tensor) -> Inference:
@@ -71,6 +74,8 @@ class Answer:
     scores: Floats
     maps: NDArray[np.float32] | None = None
     restored: NDArray[np.float32] | None = None
+    #: Units in which nothing was observed, whose scores are NaN; None where every unit has something.
+    blank: NDArray[np.bool_] | None = None
 
 
 class BlockRunner:
@@ -82,6 +87,9 @@ class BlockRunner:
     least_rows: ClassVar[int] = _ALIGN
     #: Whether a restoration fills missing values by itself, looking at the others alone.
     inpaints: ClassVar[bool] = False
+    #: Rounds in which missing values take what :meth:`guess_missing` says, before a sample is judged. With 0 they stand
+    #: at the training mean, which suits methods that compare by the observed values alone.
+    refills: ClassVar[int] = 0
 
     @property
     def _device(self) -> torch.device:
@@ -90,6 +98,32 @@ class BlockRunner:
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Compute what is wanted of a batch."""
         raise NotImplementedError
+
+    def guess_missing(self, net: Any, batch: Batch) -> Tensor:
+        """Return what the model expects of missing values, in the batch's shape; the observed ones are not looked at.
+
+        The batch holds the guess of the round before in their place.
+        """
+        restored = self.infer(net, batch, frozenset({"restored"})).restored
+        assert restored is not None  # noqa: S101 - asked for
+        return restored
+
+    def fill_missing(self, net: Any, batch: Batch) -> Batch:
+        """Let the model guess missing values from the observed ones; the mask stays, and so do complete samples."""
+        if batch.mask is None or not self.refills:
+            return batch
+        gaps = ~batch.mask.flatten(1)
+        # A sample in which nothing was observed has nothing to guess from.
+        rows = (gaps.any(1) & ~gaps.all(1)).nonzero()[:, 0]
+        if not len(rows):
+            return batch
+        part = batch.take(torch.cat([rows, rows[-1:].expand(-len(rows) % _ALIGN)]))
+        assert part.mask is not None  # noqa: S101 - as the batch's
+        for _ in range(self.refills):
+            part = replace(part, x=torch.where(part.mask, part.x, self.guess_missing(net, part).detach()))
+        x = batch.x.clone()
+        x[rows] = part.x[: len(rows)]
+        return replace(batch, x=x)
 
     def _block(self, shape: tuple[int, ...]) -> int:
         rows = _BLOCK // max(1, int(np.prod(shape)))
@@ -115,11 +149,26 @@ class BlockRunner:
         for where, batch in self._aligned(samples):
             batch.known = known
             with self._scoring():
-                yield where, self.infer(self.net_, batch, want)
+                found = self.infer(self.net_, self.fill_missing(self.net_, batch), want)
+                if batch.mask is not None:
+                    found.blank = ~batch.mask.flatten(1).any(1)
+                yield where, found
+
+    def _plain_scores(self) -> Floats:
+        """Return the scores of normal units that a detector is calibrated on, without what labels taught."""
+        raise NotImplementedError
 
     def _answer(self, samples: Samples, *want: Want) -> Answer:
         """Return :meth:`_run` with a finite score for every unit."""
-        return self._run(samples, *want)
+        answer = self._run(samples, *want)
+        return answer if answer.blank is None else self._fill(answer, self._plain_scores())
+
+    @staticmethod
+    def _fill(answer: Answer, normal: Floats) -> Answer:
+        """Give units in which nothing was observed the typical score of a normal unit."""
+        if answer.blank is not None:
+            answer.scores[answer.blank] = np.median(normal)
+        return answer
 
     def _mended(self, samples: Samples, hidden: Tensor | None) -> NDArray[np.float32]:
         """Return the nearest normal samples, without a look at values that are ``hidden``."""
@@ -139,6 +188,7 @@ class BlockRunner:
         """Compute what is wanted of every unit, block by block; ``known`` as in :class:`Batch`."""
         n, shape = len(samples), samples.shape
         answer = Answer(np.empty(n))
+        blank = np.zeros(n, bool)
         if "map" in want:
             answer.maps = np.empty((n, *shape), np.float32)
         if "restored" in want:
@@ -146,10 +196,15 @@ class BlockRunner:
         for where, out in self._blocks(samples, frozenset(want), known=known):
             size = where.stop - where.start
             answer.scores[where] = _array(out.score[:size])
+            if out.blank is not None:
+                blank[where] = _array(out.blank[:size])
             if answer.maps is not None and out.map is not None:
                 answer.maps[where] = _array(out.map[:size])
             if answer.restored is not None and out.restored is not None:
                 answer.restored[where] = _array(out.restored[:size])
+        if blank.any():
+            answer.blank = blank
+            answer.scores[blank] = np.nan
         return answer
 
 

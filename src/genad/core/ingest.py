@@ -18,7 +18,7 @@ from genad.data.log import Log, Sessions, holds_log, read_log
 from genad.data.log.adapter import CountAdapter
 from genad.data.series import Series, as_series
 from genad.data.table import Table, as_table
-from genad.errors import InputError
+from genad.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from genad.core.detector import Detector
@@ -39,7 +39,10 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
     Raises
     ------
     InputError
-        When the kind of data does not fit the detector. Shape and number-of-feature errors are scikit-learn's own.
+        When the data cannot be used or their kind does not fit the detector. What is wrong with the shape or the
+        number of features is said in scikit-learn's words.
+    InputTypeError
+        When ``X`` is nothing that holds rows.
     """
     wants_series = detector.reads_as is Kind.SERIES
     if isinstance(X, str | Path):
@@ -63,14 +66,16 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
     if isinstance(X, Series):
         name = type(detector).__name__
         raise InputError(f"X: a series was given to {name}, which takes single samples; use Windowed({name}()).")
-    if isinstance(X, Mapping) and not hasattr(X, "toarray"):  # a sparse matrix may be a dictionary
+    if _has_named_cells(X):
         X = as_table(X)
     if isinstance(X, Table):
         _count_features(detector, len(X.names), reset=reset)
         return X
-    if hasattr(X, "columns"):
-        validate_data(detector, X, skip_check_array=True, reset=reset)
-        return as_table(X) if len(X) else _empty(X)
+    if hasattr(type(X), "columns"):  # asked of the type: a lazy frame would have to look for them
+        # First, since it names what is wrong with a dataframe: names twice, a lazy one, a column of lists.
+        table = _empty(X) if hasattr(X, "__len__") and not len(X) else as_table(X)
+        _check_as_scikit_learn(detector, X, skip_check_array=True, reset=reset)
+        return table
     if not hasattr(X, "toarray"):
         array = X if isinstance(X, np.ndarray) else _try_array(X)
         if array is not None and array.ndim in {3, 4, 5}:
@@ -78,7 +83,41 @@ def validated(detector: Detector, X: Any, *, reset: bool) -> Any:
         if array is not None and array.ndim == 2 and _holds_text(array):
             _count_features(detector, array.shape[1], reset=reset)
             return as_table(array)
-    return validate_data(detector, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset)
+    numbers = _check_as_scikit_learn(detector, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset)
+    _check_finite(numbers)
+    return numbers
+
+
+def _has_named_cells(X: Any) -> bool:
+    """Return whether the columns have names, in a form that scikit-learn does not know."""
+    if isinstance(X, np.ndarray):
+        return X.dtype.names is not None
+    if isinstance(X, list | tuple):
+        return len(X) > 0 and all(isinstance(row, Mapping) for row in X)
+    return isinstance(X, Mapping) and not hasattr(X, "toarray")  # a sparse matrix may be a dictionary
+
+
+def _check_as_scikit_learn(detector: Detector, X: Any, **how: Any) -> Any:
+    """Return what scikit-learn makes of ``X``; its errors, in its own words, become genad's."""
+    try:
+        return validate_data(detector, X, **how)
+    except TypeError as error:
+        raise InputTypeError(str(error)) from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _check_finite(X: np.ndarray[Any, Any]) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(X.sum()):
+            return
+    infinite = np.isinf(X)
+    if infinite.any():
+        row, column = divmod(int(infinite.argmax()), X.shape[1])
+        raise InputError(
+            f"X: column 'x{column}' holds an infinite value ({X[row, column]}) in row {row}: replace it by NaN if it "
+            "is missing, or by a finite number."
+        )
 
 
 def _read(path: str | Path) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from genad.core.bounded_build import BoundedBuild
 from genad.core.calibration import FittedThreshold, threshold_from_dict
 from genad.core.detections import jsonable
 from genad.core.pixels import PixelCalibration
@@ -24,7 +26,7 @@ from genad.core.stacking import set_state
 from genad.core.training import Training, TrainingReport
 from genad.data.adapters import Adapter
 from genad.data.image.augment import Augment
-from genad.errors import GenadError, InputError, ModelFileError
+from genad.errors import GenadError, GenadWarning, InputError, ModelFileError
 from genad.nn import Backbone
 from genad.tensor_files import write_tensors
 
@@ -95,6 +97,11 @@ def load(path: str | Path) -> Detector:
     ------
     ModelFileError
         When the file is missing, corrupt, truncated, of a newer version, or not genad's.
+
+    Warns
+    -----
+    GenadWarning
+        When the device it was fitted for is not here; it then computes on the CPU.
     """
     path = Path(path)
     try:
@@ -114,12 +121,46 @@ def load(path: str | Path) -> Detector:
             f"{path}: the checksum does not match, so the file was changed or damaged; restore a copy."
         )
     try:
-        return unpack(record, tensors)
-    except (KeyError, ValueError, TypeError, AttributeError, GenadError) as error:
+        missing = _move_to_cpu(record)
+        detector = unpack(record, tensors)
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError, GenadError) as error:
         raise ModelFileError(
             f"{path}: the model cannot be rebuilt ({type(error).__name__}: {error}). It may come from another version "
             f"of genad ({header.get('genad')})."
         ) from error
+    if missing:
+        warnings.warn(
+            f"{path}: fitted for the device {', '.join(missing)}, which is not here; computing on the CPU. Use "
+            "set_params(device=...) before the next fit for another one.",
+            GenadWarning,
+            stacklevel=2,
+        )
+    return detector
+
+
+def _move_to_cpu(record: Any) -> list[str]:
+    """Let the detectors of a record, nested ones too, compute on the CPU where their device is not here; name these."""
+    if isinstance(record, list):
+        return sorted({name for value in record for name in _move_to_cpu(value)})
+    if not isinstance(record, dict):
+        return []
+    found = {name for value in record.values() for name in _move_to_cpu(value)}
+    parameters = record.get("parameters")
+    if "name" in record and isinstance(parameters, dict) and _is_missing(parameters.get("device")):
+        found.add(parameters["device"])
+        parameters["device"] = "cpu"
+    return sorted(found)
+
+
+def _is_missing(device: Any) -> bool:
+    """Return whether this names a device, but none of this machine."""
+    try:
+        kind, _, place = str(torch.device(device)).partition(":") if isinstance(device, str) else ("", "", "")
+    except RuntimeError:
+        return False
+    if kind == "cuda":
+        return not torch.cuda.is_available() or int(place or 0) >= torch.cuda.device_count()
+    return kind == "mps" and not torch.backends.mps.is_available()
 
 
 def _open(path: Path, raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -274,9 +315,11 @@ def restore_network_state(detector: Detector, state: dict[str, Any]) -> None:
     adapter = state["adapter"]
     detector.adapter_ = Adapter.types[adapter["type"]].from_state(adapter["state"])
     detector._prepare()  # noqa: SLF001 - the other half of fit
-    with isolated_rng(0, device):
-        net = detector.build(detector.sample_shape_).to(device)
-    set_state(net, {k.replace("|", "/"): v for k, v in state.get("net", {}).items()})
+    stored = state.get("net", {})
+    with isolated_rng(0, device), BoundedBuild(stored):
+        net = detector.build(detector.sample_shape_)
+    net = net.to(device)
+    set_state(net, {k.replace("|", "/"): v for k, v in stored.items()})
     detector.net_ = net.eval().requires_grad_(requires_grad=False)
     detector.threshold_ = FittedThreshold.from_dict(state["threshold"])
     detector.offset_ = -detector.threshold_.value

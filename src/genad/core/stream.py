@@ -235,9 +235,9 @@ class StreamDetector(Detector):
         InputError
             When the data or a parameter cannot be used.
         """
-        self._gathered = []
-        self.stream_rule_: StreamRule | None = None
         super().fit(X, y)
+        # Only now: rows gathered for a fit that fails are not lost.
+        self._gathered = []
         return self
 
     def _split(self, samples: Samples, labels: Labels) -> tuple[Samples, Samples]:
@@ -254,7 +254,7 @@ class StreamDetector(Detector):
         self.bounds_ = self._residual_bounds(held, answer)
         answer.scores = self._streamed(held)
         self._keep_traits(answer)
-        every = self._answer(samples) if self._learns_from(labels) else None
+        every = self._fill(self._run(samples), answer.scores) if self._learns_from(labels) else None
         self._keep_anomalies(samples, labels, every)
         self._set_calibration(answer.scores, labels, None if every is None else every.scores)
 
@@ -265,7 +265,7 @@ class StreamDetector(Detector):
     def _adopt(self, scores: Floats, threshold: FittedThreshold) -> None:
         super()._adopt(scores, threshold)
         # What the moving threshold has seen may be on another scale.
-        self.stream_rule_ = None
+        self.stream_rule_: StreamRule | None = None
 
     def _moving_rule(self) -> StreamRule:
         if self.stream_rule_ is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from sklearn.base import clone
-from torch import nn
+from torch import Tensor, nn
 
 from genad.core.detector import Detector
 from genad.core.inference import Answer, Floats, Inference, Want
@@ -101,20 +102,28 @@ class SeriesDetector(Detector):
 
     @staticmethod
     def _fill(answer: Answer, normal: Floats) -> Answer:
-        """Give the steps of stretches too short for a window the typical score of a normal step, and say so."""
+        """Give the steps that were not judged the typical score of a normal step.
+
+        Those of stretches too short for a window are told of; those in which nothing was observed are known already.
+        """
         missing = np.isnan(answer.scores)
-        if missing.any():
+        short = missing if answer.blank is None else missing & ~answer.blank
+        if short.any():
             warnings.warn(
-                f"{int(missing.sum())} time steps lie in stretches between gaps that are shorter than a window; they "
+                f"{int(short.sum())} time steps lie in stretches between gaps that are shorter than a window; they "
                 "cannot be judged and get the typical score of a normal step.",
                 DataWarning,
                 stacklevel=4,
             )
+        if missing.any():
             answer.scores[missing] = np.median(normal)
         return answer
 
     def _run(self, samples: Samples, *want: Want, known: bool = False) -> Answer:
-        """Fold windows into steps; a step that no window holds gets NaN."""
+        """Fold windows into steps, by how much of each was observed.
+
+        A step that no window holds, or in which nothing was observed, gets NaN.
+        """
         windows = as_windows(samples)
         n, channels = windows.x.shape
         steps = torch.arange(windows.length)
@@ -124,6 +133,7 @@ class SeriesDetector(Detector):
             totals[name] = torch.zeros(n, channels)
         covered = torch.zeros(n, dtype=torch.bool)
         last_only = self.fold == "last"
+        seen = _seen_share(windows)
         for where, out in self._blocks(samples, frozenset(want), known=known):
             first = starts[where]
             place = (first[:, None] + steps).flatten()
@@ -131,14 +141,16 @@ class SeriesDetector(Detector):
             score = out.score[:size].detach().cpu().double()
             if score.ndim == 1:
                 score = score[:, None].expand(size, windows.length)
-            weight = torch.ones(size, windows.length)
+            weight = (
+                torch.ones(size, windows.length) if seen is None else seen[where][:, None].repeat(1, windows.length)
+            )
             if last_only:
                 # The first window of a stretch answers for its steps before the last, which no window ends at.
                 weight[:, :-1] = 0.0
                 opens = torch.ones(size, dtype=torch.bool)
                 opens[1:] = first[1:] != first[:-1] + 1
                 opens[0] = not bool(covered[first[0] + windows.length - 2])
-                weight[opens] = 1.0
+                weight[opens] = 1.0 if seen is None else seen[where][opens][:, None]
             covered[place] = True
             totals["count"].index_add_(0, place, weight.flatten())
             totals["score"].index_add_(0, place, (score * weight).flatten())
@@ -150,6 +162,9 @@ class SeriesDetector(Detector):
         uncovered = count == 0
         scores = (totals["score"] / count).numpy()
         answer = Answer(scores)
+        if windows.mask is not None:
+            answer.blank = ~windows.mask.any(1).cpu().numpy()
+            scores[answer.blank] = np.nan
         if "map" in want:
             answer.maps = torch.nan_to_num(totals["map"] / count[:, None]).numpy()
         if "restored" in want:
@@ -157,6 +172,17 @@ class SeriesDetector(Detector):
             restored[uncovered] = windows.x.cpu()[uncovered]
             answer.restored = restored.numpy()
         return answer
+
+
+def _seen_share(windows: WindowSamples) -> Tensor | None:
+    """Return what each window counts in a fold: the square of its observed share, 1 when nothing is missing."""
+    if windows.mask is None:
+        return None
+    seen = torch.nn.functional.pad(windows.mask.cpu().sum(1).cumsum(0), (1, 0))
+    starts = windows.starts.cpu()
+    share = (seen[starts + windows.length] - seen[starts]) / math.prod(windows.shape)
+    # Never 0, so that what lies deep in a gap is still restored.
+    return share.square().clamp(1e-3, 1.0).float()
 
 
 def inner_detector(outer: Detector, detector: Detector | None) -> Detector:
@@ -280,6 +306,10 @@ class Windowed(SeriesDetector):
     def absorb(self, net: Any, samples: Samples) -> None:
         """Take in the held-out windows, where the wrapped detector can."""
         self.detector_.absorb(net, samples)
+
+    def fill_missing(self, net: Any, batch: Batch) -> Batch:
+        """Guess missing values as the wrapped detector does."""
+        return self.detector_.fill_missing(net, batch)
 
     def infer(self, net: Any, batch: Batch, want: frozenset[Want]) -> Inference:
         """Score windows, or steps by their part of the map."""

@@ -22,6 +22,8 @@ OTHER = "(other)"
 # A level of fewer rows than this share says more about chance than about the level: columns of such levels, large
 # where they are 1, would drown the numbers.
 _LEAST_SHARE = 0.005
+# Share of the rows that the levels with a column have to hold, or rare ones among them lose theirs.
+_MOST = 0.8
 # Above this share of rare levels a category tells next to nothing.
 _SCATTERED = 0.95
 
@@ -152,8 +154,8 @@ class CategoryCode:
         counts : dict of str to int
             How often each training level occurs.
         max_levels : int
-            At most so many levels get a column; those seen once, or in less than 0.5 % of the rows,
-            never do.
+            At most so many levels get a column; those seen once never do, nor, where these would hold
+            less than 80 % of the rows, those seen in less than 0.5 % of them.
 
         Returns
         -------
@@ -162,8 +164,10 @@ class CategoryCode:
         """
         ranked = sorted(counts, key=lambda level: (-counts[level], level))
         total = sum(counts.values())
-        least = max(2.0, _LEAST_SHARE * total)
-        levels = [level for level in ranked if counts[level] >= least][:max_levels]
+        levels = [level for level in ranked if counts[level] >= 2][:max_levels]
+        if sum(counts[level] for level in levels) < _MOST * total:
+            # Many rows would have none of them, and those that have a rare one would stand out by it.
+            levels = [level for level in levels if counts[level] >= _LEAST_SHARE * total]
         rare = sorted(set(counts) - set(levels))
         shares = [counts[level] / total for level in levels]
         shares.append(sum(counts[level] for level in rare) / total)

@@ -47,8 +47,8 @@ class TableEncoder(EncodedLayout):
     Parameters
     ----------
     max_levels : int, default 32
-        Most levels of a category with a column of their own; all others, and those in less than
-        0.5 % of the rows, share one more.
+        Most levels of a category with a column of their own; all others share one more, and where
+        these are a fifth of the rows, so do levels in less than 0.5 % of them.
     max_distinct : int, default 10000
         A text column with more levels is taken as an identifier and left out; so is one whose
         levels are more than 0.9 of its rows, or whose rare levels hold more than 0.95 of them, from

@@ -17,7 +17,7 @@ class Batch:
     Attributes
     ----------
     x : Tensor of shape (B, *sample shape)
-        Standardised values, float32; 0 where a value is missing.
+        Standardised values, float32; where a value is missing 0, or the guess of the model that judges it.
     mask : Tensor of bool, same shape as ``x``, or None
         True where a value was observed; None when every value was.
     known : bool

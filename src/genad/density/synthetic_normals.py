@@ -214,7 +214,8 @@ class SyntheticNormals(Detector):
         order = torch.from_numpy(np.random.default_rng(self.seed_).permutation(len(samples))).to(self._device)
         half, other = (Subset(samples, part) for part in (order[::2], order[1::2]))
         self.detector_.optimise(pilot, half)
-        limit = np.quantile(self._scored(pilot.eval(), other), self.usual)
+        # Samples in which nothing was observed have no score.
+        limit = np.nanquantile(self._scored(pilot.eval(), other), self.usual)
         unusual = self._scored(pilot, ArraySamples(drawn)) > limit
         apart = nearest_neighbors(known, known, 2)[0][:, 1].numpy()
         least, most = np.quantile(apart, [self.near, self.far])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from genad.data.adapters.base import Adapter, Array, Loaded
 from genad.data.encoder import TableEncoder
+from genad.data.frames import like_frame
 from genad.data.kinds import Kind
 from genad.data.samples import ArraySamples, Batch
 from genad.data.table import Table, as_table
@@ -102,21 +103,23 @@ class TableAdapter(Adapter):
         return self.encoder.collapse(maps)
 
     def native(self, values: Array, loaded: Loaded, mask: Any = None) -> Any:  # noqa: ARG002 - refused in hidden
-        """Return rows as an array, a Table or a dataframe, whatever came in."""
+        """Return rows as an array, a Table or a dataframe, whatever came in.
+
+        A dataframe keeps its index, its columns and their types: :func:`genad.data.frames.like_frame` says which types
+        cannot hold restored values, and what they become.
+        """
         if isinstance(loaded.original, np.ndarray) and isinstance(loaded.source, np.ndarray):
             whole = self.encoder.inverse_numeric(values)
             return whole.astype(loaded.original.dtype if loaded.original.dtype.kind == "f" else np.float64)
         restored = self.columns(values)
+        if not isinstance(loaded.original, Table | np.ndarray):
+            given = dict(zip(self.names, self._given_names(loaded.source), strict=True))
+            return like_frame(loaded.original, {given[name]: column for name, column in restored.items()})
         # Columns that were left out of the model come back as they are.
         columns = {name: restored.get(name, given) for name, given in self.observed(loaded).items()}
         if isinstance(loaded.original, Table):
             return as_table(columns)
-        if isinstance(loaded.original, np.ndarray):
-            return np.column_stack([np.asarray(column, dtype=object) for column in columns.values()])
-        import narwhals as nw
-
-        backend = nw.get_native_namespace(loaded.original)
-        return nw.from_dict(columns, backend=backend).to_native()
+        return np.column_stack([np.asarray(column, dtype=object) for column in columns.values()])
 
     def columns(self, values: Array) -> dict[str, Array]:
         """Return the columns in the user's units."""
@@ -127,9 +130,11 @@ class TableAdapter(Adapter):
         source = loaded.source
         if isinstance(source, np.ndarray):
             return {name: source[:, j] for j, name in enumerate(self.names)}
-        by_name = self.encoder.named and source.named
-        found = self.names if by_name else source.names
-        return {name: source.column(other) for name, other in zip(self.names, found, strict=True)}
+        return {name: source.column(other) for name, other in zip(self.names, self._given_names(source), strict=True)}
+
+    def _given_names(self, source: Table) -> list[str]:
+        """Return the names that the columns of the model have in a table."""
+        return self.names if self.encoder.named and source.named else source.names
 
     def half_widths(self, bounds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return one half-width a column."""

@@ -103,6 +103,7 @@ class Autoencoder(EncodeMixin, ReconstructionDetector):
     latent: int | None = None
 
     rowwise = True
+    refills = 20
     defaults = Training(epochs=3, min_updates=200, max_updates=2000, batch_size=128, lr=1e-2, warmup=20)
 
     def _check_parameters(self) -> None:
@@ -182,6 +183,8 @@ class DenoisingAutoencoder(ReconstructionDetector):
     masking: float = 0.0
 
     rowwise = True
+    # A denoiser moves a guess part of the way only.
+    refills = 10
     defaults = Training(epochs=3, min_updates=200, max_updates=2000, batch_size=128, lr=1e-2, warmup=20)
 
     def _levels(self) -> tuple[float, ...]:
