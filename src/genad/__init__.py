@@ -108,6 +108,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reconstruction.gan.mad_gan": ["MADGAN"],
         "reconstruction.gan.skip_ganomaly": ["SkipGANomaly"],
         "reconstruction.hybrid.adae": ["ADAE"],
+        "reconstruction.hybrid.cut_add_paste_detector": ["CutAddPasteDetector"],
         "reconstruction.hybrid.draem": ["DRAEM"],
         "reconstruction.hybrid.segmenter": ["SynthesisSegmenter"],
         "reconstruction.vae.acvae": ["ACVAE"],

@@ -56,8 +56,9 @@ class CutAddPaste(SeriesSynthesizer):
     Notes
     -----
     When to use: to train a classifier of windows against made-up anomalies (:meth:`apply` makes a batch of them, and
-    the label of each such window is 1), or to test detectors of context. The classifier's checkpoint has to be chosen
-    by made-up anomalies too; the published code chooses it by the labels of the test set.
+    the label of each such window is 1; :class:`~genad.CutAddPasteDetector` is the paper's), or to test detectors of
+    context. The classifier's checkpoint has to be chosen by made-up anomalies too; the published code chooses it by the
+    labels of the test set.
 
     When it fails: in a stationary series without a rhythm a pasted stretch is as good as any, and only its seams and
     its slope give it away; in a periodic one a paste that happens to be in phase is normal. The slope that helps
