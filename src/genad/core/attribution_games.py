@@ -212,8 +212,8 @@ def _table_game(detector: Any, table: Table, i: int, background: Any, seed: int)
     if len(normal.names) == len(table.names) and not set(normal.names) & set(table.names):
         # A detector fitted on an array knows columns by their places only.
         normal = as_table({name: normal.column(other) for name, other in zip(table.names, normal.names, strict=True)})
-    # A column that no restoration has, such as that of a group, stays as it is.
-    names = [name for name in table.names if name in normal.names]
+    # The column that names a row's group stays as it is: it says who judges the row, and is not judged itself.
+    names = [name for name in table.names if name in normal.names and name != getattr(detector, "by", None)]
     own = {name: row.column(name) for name in table.names}
     other = {name: normal.column(name) for name in names}
     differs = np.array([not _alike(own[name], other[name]) for name in names], np.bool_)

@@ -247,6 +247,7 @@ class RelearningDetector(SeriesDetector):
         -------
         Self
         """
+        check_is_fitted(self, "net_")
         net: Any = self.net_
         memory: LabelMemory = net.memory
         taught = _flat(net.model) if self.before_ is not None else None
